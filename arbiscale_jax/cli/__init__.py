@@ -1,0 +1,1 @@
+"""The command line: flags, files and messages around training and inference."""

@@ -1,0 +1,76 @@
+"""Files of the command line: which images a path means, and results that are complete or not there at all."""
+
+import io
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from arbiscale_jax.errors import UserError
+
+
+def find_images(path: str | Path) -> list[Path]:
+    """Returns [path] for a file, the image files directly in it, sorted by name, for a folder.
+
+    Raises: UserError if there is none.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"--input={path} does not exist; give an image file or a folder of images.")
+    if path.is_file():
+        return [path]
+    readable = {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN}
+    found = sorted(p for p in path.iterdir() if p.suffix.lower() in readable and p.is_file())
+    if not found:
+        raise UserError(f"The folder --input={path} holds no image file; give one with PNG, JPEG or similar files.")
+    return found
+
+
+def write_image(path: str | Path, image: np.ndarray) -> None:
+    """Writes uint8 RGB [h, w, 3] as PNG, complete or not at all.
+
+    Raises: UserError if the folder cannot be written or the disk is full.
+    """
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG")
+    write_bytes(path, buffer.getbuffer())
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Writes a file under a temporary name in its folder, then renames it.
+
+    Raises: UserError if the folder cannot be written or the disk is full.
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(content)
+        part.replace(path)
+    except OSError as e:
+        raise UserError(f"{path} cannot be written ({e.strerror}); choose another --output or make room.") from e
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def check_output_folder(folder: str | Path, num_bytes: int) -> None:
+    """Checks that `folder` can hold about num_bytes more; creates nothing.
+
+    Raises: UserError if it is a file, lies below one, is not writable, or its disk is too full.
+    """
+    folder = Path(folder)
+    parent = folder.absolute()
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir():
+        raise UserError(f"--output={folder} cannot be a folder, since {parent} is a file; give another folder.")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise UserError(f"--output={folder} cannot be written; give a folder that you may write to.")
+    free = shutil.disk_usage(parent).free
+    if num_bytes > free:
+        raise UserError(
+            f"The output needs up to {num_bytes / 1e9:.1f} GB, but the disk of --output={folder} has "
+            f"{free / 1e9:.1f} GB free; make room or ask for fewer or smaller images."
+        )

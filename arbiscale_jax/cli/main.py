@@ -1,0 +1,37 @@
+"""The `arbiscale` command: dispatches to its subcommands."""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from arbiscale_jax.cli import program
+from arbiscale_jax.errors import UserError
+
+_COMMANDS = {  # name: (module of arbiscale_jax.cli, what it does)
+    "quickstart": ("quickstart", "train small super-resolution stages and upscale a photograph they never saw"),
+    "train": ("train", "train one stage of a model"),
+    "upscale": ("sample", "enlarge images by any factor"),
+    "generate": ("sample", "generate images of any size"),
+    "export": ("export", "turn a training run into an exported model"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of the console script; exits with the command's code."""
+    sys.exit(program.run(dispatch, argv))
+
+
+def dispatch(argv: list[str]) -> None:
+    """Runs the subcommand that argv names."""
+    if not argv or program.wants_help(argv[:1]):
+        print("Arbitrary-scale image generation and super-resolution.\n\nUsage: arbiscale COMMAND [--flag=value ...]\n")
+        print("\n".join(f"  {name:11}{text}" for name, (_, text) in _COMMANDS.items()))
+        print("\n'arbiscale COMMAND --help' explains a command.")
+        return
+    name, rest = argv[0], argv[1:]
+    if name not in _COMMANDS:
+        hint = program.closest(name, list(_COMMANDS))
+        raise UserError(f"There is no command {name!r}{hint}; the commands are {', '.join(_COMMANDS)}.")
+    command = import_module(f"arbiscale_jax.cli.{_COMMANDS[name][0]}")
+    options = {"task": name} if name in ("upscale", "generate") else {}
+    command.main(rest, prog=f"arbiscale {name}", **options)

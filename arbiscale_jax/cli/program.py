@@ -1,0 +1,108 @@
+"""What every command shares: flags parsed into one-sentence errors, help, exit codes, JAX's cache on disk.
+
+Nothing here imports JAX before a command has accepted its flags, so that --help and mistakes answer at once.
+"""
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from absl import flags
+
+from arbiscale_jax.errors import UserError
+
+_HELP = ("-h", "-help", "--help", "--helpfull", "--helpshort")
+
+
+def run(command: Callable[[list[str]], None], argv: Sequence[str] | None = None) -> int:
+    """Runs `command(argv)` and returns the exit code: 0; 2 after a user's mistake, printed as one sentence; 130 after
+    Ctrl-C. Any other exception is a bug and keeps its traceback."""
+    try:
+        command(list(sys.argv[1:] if argv is None else argv))
+    except UserError as e:
+        print("error: " + " ".join(str(e).split()), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def wants_help(argv: Sequence[str]) -> bool:
+    """Whether argv asks for help before a lone '--'."""
+    return any(arg in _HELP for arg in argv[: argv.index("--") if "--" in argv else None])
+
+
+def print_help(usage: str, flag_values: flags.FlagValues, epilog: str = "") -> None:
+    """Prints usage, then each flag with its meaning and default."""
+    print(usage.strip() + "\n\nFlags:")
+    for name in flag_values:
+        flag = flag_values[name]
+        default = "" if flag.default in (None, "", []) else f" (default: {flag.default})"
+        print(f"  --{name}: {' '.join(flag.help.split())}{default}")
+    print("  --help: print this and exit" + (f"\n\n{epilog.strip()}" if epilog else ""))
+
+
+def parse(flag_values: flags.FlagValues, argv: Sequence[str], *, positional: bool = False) -> list[str]:
+    """Parses argv (without the program's name) into flag_values and returns the positional arguments.
+
+    '_' in a flag's name may stand for '-'.
+    Raises: UserError for an unknown flag, a value of the wrong type, or, unless `positional`, a stray argument.
+    """
+    flag_values.set_gnu_getopt(True)
+    try:
+        rest = flag_values(["arbiscale", *(_hyphenate(arg, flag_values) for arg in argv)])[1:]
+    except flags.UnrecognizedFlagError as e:
+        hint = closest(e.flagname, list(flag_values))
+        raise UserError(f"There is no flag --{e.flagname}{hint}; --help lists all.") from e
+    except flags.Error as e:
+        raise UserError(f"{str(e).rstrip('.')} (--help explains every flag).") from e
+    if rest and not positional:
+        raise UserError(f"The argument {rest[0]!r} belongs to no flag; flags are --name=value, --help lists all.")
+    return rest
+
+
+def closest(name: str, known: Sequence[str]) -> str:
+    """Returns ' (did you mean A or B?)' for a misspelt name, '' where nothing is near."""
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    return f" (did you mean {' or '.join(near)}?)" if near else ""
+
+
+def one_of_a_kind(flag_values: flags.FlagValues, *names: str) -> None:
+    """Raises UserError where more than one of the flags is given."""
+    given = [f"--{name}" for name in names if flag_values[name].present]
+    if len(given) > 1:
+        raise UserError(f"{' and '.join(given)} exclude each other; give one of them.")
+
+
+def start_jax() -> None:
+    """Turns on JAX's compilation cache on disk, and tells absl's global flags, which grain wants, that they are parsed.
+
+    The cache lies in ARBISCALE_CACHE, by default ~/.cache/arbiscale_jax; ARBISCALE_CACHE='' turns it off, and JAX's own
+    JAX_COMPILATION_CACHE_DIR takes precedence.
+    """
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+    folder = os.environ.get("ARBISCALE_CACHE", str(Path.home() / ".cache" / "arbiscale_jax"))
+    if not folder or "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    try:
+        Path(folder).expanduser().mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        print(f"no compilation cache: cannot create {folder} ({e.strerror}); set ARBISCALE_CACHE", file=sys.stderr)
+        return
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", str(Path(folder).expanduser()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def _hyphenate(arg: str, flag_values: flags.FlagValues) -> str:
+    """Returns --max_pixels=1 as --max-pixels=1 where only the latter is a flag."""
+    match = re.match(r"--?([A-Za-z_]+)(=|$)", arg)
+    if match and match[1] not in flag_values and match[1].replace("_", "-") in flag_values:
+        return "--" + match[1].replace("_", "-") + arg[match.end(1) :]
+    return arg

@@ -1,0 +1,229 @@
+"""Upscales or generates images with a trained model: `python run_sample.py`, `arbiscale upscale | generate`."""
+
+import json
+import math
+from collections import Counter
+from contextlib import contextmanager
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+from absl import flags
+
+import arbiscale_jax
+from arbiscale_jax import images
+from arbiscale_jax.cli import files, program, sizes
+from arbiscale_jax.errors import UserError
+
+USAGE = {
+    "upscale": """
+  {prog}--model photos --input photo.jpg --scale 3.7 --output out/
+  {prog}--model runs/quickstart_sr_align --input FOLDER --size 900x1600 --output out/
+  {prog}--model photos --input a.jpg b.png --scale 4 --samples 3 --seed 1 --output out/""",
+    "generate": """
+  {prog}--model emoji --num 16 --sizes 128,160,192x256 --output out/""",
+}
+_OF_TASK = {"upscale": ("input", "scale", "size", "samples", "max-pixels"), "generate": ("num", "sizes")}
+_SAMPLING = ("steps", "sampler", "eta")  # handed to the model where given; its configuration has the defaults
+
+
+def main(argv: list[str], prog: str = "python run_sample.py", task: str | None = None) -> None:
+    """Runs the command with argv (without the program's name); without `task`, --task gives it."""
+    flag_values = _define_flags(task)
+    if program.wants_help(argv):
+        _print_help(flag_values, prog, task)
+        return
+    inputs = program.parse(flag_values, argv, positional=task != "generate")
+    opts = {name: flag_values[name].value for name in flag_values}
+    task = task or opts["task"]
+    if not task:
+        raise UserError("Give --task, upscale or generate.")
+    for other in set(_OF_TASK) - {task}:
+        for name in _OF_TASK[other]:
+            if name in flag_values and flag_values[name].present:
+                raise UserError(f"--{name} belongs to the task {other}; leave it out of {task}.")
+    if not opts["model"]:
+        raise UserError("Give --model: a bundled model's name, a training run's directory or an exported folder.")
+    if opts["eta"] is not None and not math.isfinite(opts["eta"]):
+        raise UserError(f"--eta={opts['eta']} is no number between 0 and 1.")
+    if Path(opts["output"]).suffix.lower() in (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"):
+        raise UserError(f"--output={opts['output']} looks like a file; give a folder, the images are named in it.")
+    if task == "upscale":
+        program.one_of_a_kind(flag_values, "scale", "size")
+        _upscale(opts, [*(opts["input"] or ()), *inputs])
+    elif inputs:
+        raise UserError(f"The argument {inputs[0]!r} belongs to no flag; generate takes flags only.")
+    else:
+        _generate(opts)
+
+
+def _define_flags(task: str | None) -> flags.FlagValues:
+    """Returns the flags of one task, or of both and --task."""
+    f = flags.FlagValues()
+    if task is None:
+        flags.DEFINE_enum("task", None, list(USAGE), "What to do: upscale images, or generate new ones.", flag_values=f)
+    flags.DEFINE_string("model", None, "Bundled model's name, or folder of a run or an exported model.", flag_values=f)
+    flags.DEFINE_string("output", "out", "Folder for the images and sample.json.", flag_values=f)
+    if task != "generate":
+        help_ = "Upscale: image or folder; may be repeated, further arguments are inputs too."
+        flags.DEFINE_multi_string("input", None, help_, flag_values=f)
+        flags.DEFINE_float("scale", None, "Upscale: any factor above 0; default: 4.", flag_values=f)
+        flags.DEFINE_string("size", None, "Upscale: output's HEIGHTxWIDTH, instead of --scale.", flag_values=f)
+        help_ = "Upscale: number of different answers for each image, named _0, _1, ...; default: one."
+        flags.DEFINE_integer("samples", None, help_, lower_bound=1, flag_values=f)
+        help_ = "Upscale: largest input accepted, in pixels."
+        flags.DEFINE_integer("max-pixels", images.MAX_PIXELS, help_, lower_bound=1, flag_values=f)
+    if task != "upscale":
+        flags.DEFINE_integer("num", 4, "Generate: number of images.", lower_bound=1, flag_values=f)
+        help_ = "Generate: sizes to render each image at, as HEIGHTxWIDTH or one side of a square, between commas."
+        flags.DEFINE_string("sizes", None, help_ + " Default: the model's.", flag_values=f)
+    flags.DEFINE_integer("seed", 0, "Seed of the noise.", lower_bound=0, upper_bound=2**32 - 1, flag_values=f)
+    flags.DEFINE_integer("steps", None, "Denoising steps; default: the model's.", lower_bound=1, flag_values=f)
+    flags.DEFINE_enum("sampler", None, ["ddim", "dpmpp"], "Sampler; default: the model's.", flag_values=f)
+    help_ = "Noise that DDIM adds at each step, 0 to 1; default: the model's."
+    flags.DEFINE_float("eta", None, help_, lower_bound=0.0, upper_bound=1.0, flag_values=f)
+    help_ = "Largest output accepted, in pixels."
+    flags.DEFINE_integer("max-output-pixels", sizes.MAX_OUTPUT_PIXELS, help_, lower_bound=1, flag_values=f)
+    return f
+
+
+def _print_help(flag_values: flags.FlagValues, prog: str, task: str | None) -> None:
+    what = {"upscale": "Enlarge images by any factor.", "generate": "Generate images of any size."}
+    tasks = [task] if task else list(USAGE)
+    examples = "".join(USAGE[name].format(prog=f"{prog} " + ("" if task else f"--task {name} ")) for name in tasks)
+    program.print_help(
+        f"{' '.join(what[name] for name in tasks)}\n\nUsage:{examples}\n\n"
+        "Writes PNG files, and sample.json with everything that made them, to --output.",
+        flag_values,
+    )
+
+
+def _upscale(opts: dict, inputs: list[str]) -> None:
+    """Checks everything that can be checked without a model, then upscales."""
+    if not inputs:
+        raise UserError("Give --input, an image file or a folder of images.")
+    scale = 4.0 if opts["scale"] is None else opts["scale"]
+    sizes.check_scale(scale)
+    fixed = sizes.parse_size(opts["size"], "--size") if opts["size"] else None
+    suffix = f"x{scale:g}" if fixed is None else f"{fixed[0]}x{fixed[1]}"
+    suffixes = [f"{suffix}_{i}" for i in range(opts["samples"])] if opts["samples"] else [suffix]
+
+    jobs = []  # (input file, output size)
+    for path in (path for given in inputs for path in files.find_images(given)):
+        height, width, _ = images.read_image(path, opts["max-pixels"]).shape
+        if min(height, width) < 2:
+            raise UserError(f"{path} has {height} x {width} pixels; upscaling needs at least 2 x 2 to go by.")
+        size = fixed or sizes.scaled((height, width), scale, str(path))
+        sizes.check_output(size, opts["max-output-pixels"])
+        jobs.append((path, size))
+    output = Path(opts["output"])
+    names = _output_names([path for path, _ in jobs])
+    num = len(suffixes)
+    files.check_output_folder(output, sum(3 * num * height * width for _, (height, width) in jobs))
+
+    model = _load(opts["model"])
+    written = []
+    with progress(2 * num * len(jobs)) as advance:
+        for (path, size), name in zip(jobs, names):
+            image = images.read_image(path, opts["max-pixels"])
+            advance(0, f"{path.name}: denoising")
+            done = partial(_advance_one, advance)
+            z = model.upscale_latent(image, samples=num, seed=opts["seed"], progress=done, **_sampling(opts))  # n h w c
+            for i, suffix in enumerate(suffixes):
+                advance(0, f"{path.name}: rendering {size[0]} x {size[1]}")
+                written.append(output / f"{name}_{suffix}.png")
+                files.write_image(written[-1], model.render(z[i : i + 1], size)[0])
+                advance(1)
+    resolved = dict(task="upscale", inputs=[str(path) for path, _ in jobs], output_sizes=[size for _, size in jobs])
+    resolved |= dict(scale=None if fixed else scale, samples=opts["samples"])
+    _finish(opts, model, resolved, written)
+
+
+def _generate(opts: dict) -> None:
+    """Samples one latent an image and renders it at every size."""
+    wanted = sizes.parse_sizes(opts["sizes"], "--sizes") if opts["sizes"] else None
+    output = Path(opts["output"])
+
+    def check(wanted):
+        for size in wanted:
+            sizes.check_output(size, opts["max-output-pixels"])
+        files.check_output_folder(output, sum(3 * opts["num"] * height * width for height, width in wanted))
+
+    if wanted:
+        check(wanted)
+    model = _load(opts["model"])
+    if not wanted:
+        side = model.config["sampling"]["size"]
+        check(wanted := [(side, side)])
+    written = []
+    with progress(opts["num"] * (1 + len(wanted))) as advance:
+        advance(0, "denoising")
+        done = partial(_advance_one, advance)
+        z = model.generate_latent(opts["num"], seed=opts["seed"], progress=done, **_sampling(opts))  # n h w c
+        for i in range(opts["num"]):
+            for size in wanted:
+                advance(0, f"image {i}: rendering {size[0]} x {size[1]}")
+                written.append(output / f"sample_{i:03d}_{size[0]}x{size[1]}.png")
+                files.write_image(written[-1], model.render(z[i : i + 1], size)[0])
+                advance(1)
+    _finish(opts, model, dict(task="generate", num=opts["num"], sizes=wanted), written)
+
+
+def _load(name: str):
+    """Starts JAX and loads the model."""
+    program.start_jax()
+    return arbiscale_jax.load(name)
+
+
+def _sampling(opts: dict) -> dict:
+    return {name: opts[name] for name in _SAMPLING if opts[name] is not None}
+
+
+def _output_names(paths: list[Path]) -> list[str]:
+    """Returns the files' stems, with the suffix where two stems agree.
+
+    Raises: UserError if two files have the same name.
+    """
+    name, count = Counter(path.name for path in paths).most_common(1)[0]
+    if count > 1:
+        raise UserError(f"{count} inputs are called {name}, so results would overwrite each other; upscale one by one.")
+    stems = Counter(path.stem for path in paths)
+    return [path.stem if stems[path.stem] == 1 else path.name for path in paths]
+
+
+def _finish(opts: dict, model, resolved: dict, written: list[Path]) -> None:
+    """Writes sample.json, whose sampling settings are the model's where no flag was given, and lists the results."""
+    sampling = {name: dict(model.config["sampling"])[name] for name in _SAMPLING} | _sampling(opts)
+    resolved |= dict(model=opts["model"], seed=opts["seed"], **sampling, outputs=[path.name for path in written])
+    versions = {"arbiscale_jax": arbiscale_jax.__version__, "jax": version("jax")}
+    resolved |= dict(versions=versions, model_config=model.config)
+    content = json.dumps(resolved, indent=2, default=_to_dict)
+    files.write_bytes(Path(opts["output"]) / "sample.json", content.encode() + b"\n")
+    for path in written:
+        print(f"wrote {path}")
+
+
+def _to_dict(value):
+    """Lets json write a ConfigDict."""
+    return value.to_dict()
+
+
+def _advance_one(advance, done: int, total: int) -> None:
+    """The model's progress(done, total), called after each latent."""
+    advance(1)
+
+
+@contextmanager
+def progress(total: int):
+    """Shows a bar on stderr; yields advance(steps, description=None)."""
+    from rich.console import Console
+    from rich.progress import Progress, TimeElapsedColumn
+
+    columns = (*Progress.get_default_columns(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("starting", total=total)
+
+        def advance(steps: int, description: str | None = None) -> None:
+            progress.update(task, advance=steps, description=description)
+
+        yield advance

@@ -1,0 +1,114 @@
+"""From sources to batches, through grain."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import grain
+import numpy as np
+from absl import flags
+
+from arbiscale_jax.errors import UserError
+
+from .sources import SOURCES, Source, make_source
+from .transforms import example, val_example
+
+_CACHE_BYTES = 2**30  # decoded images in memory, of all loader processes together
+_BUFFER = 4  # batches ready ahead of the training
+_SHUFFLED = 2048  # records shuffled at once, at least: grain spends 30 ms / n on a record where there are only n
+_EXAMPLE_FIELDS = ("image_size", "lr_size", "flip", "transpose", "min_crop", "target_min", "target_max", "target_patch")
+_VAL_FIELDS = ("image_size", "lr_size", "target_max", "target_patch")
+
+logger = logging.getLogger(__name__)
+
+
+def train_batches(
+    config: Mapping[str, Any], seed: int, batch_size: int, start_step: int = 0
+) -> Iterator[dict[str, np.ndarray]]:
+    """Iterates over the batches start_step, start_step + 1, ... without end; batch k is a pure function of (seed, k).
+
+    Args: config, config.data; seed, any integer; batch_size, of all devices together. Every image comes equally often,
+      in an order drawn anew each round. config.workers processes (0: one thread) prepare batches ahead; a script that
+      uses processes needs the `if __name__ == "__main__"` guard.
+    Returns: an iterator of `transforms.example`'s arrays with a leading batch axis; its close() ends the loader.
+    Raises: UserError if a field or the source is wrong.
+    """
+    _check(config)
+    if batch_size < 1 or start_step < 0:
+        raise UserError(f"Batch size >= 1 and first step >= 0 must hold, got {batch_size} and {start_step}.")
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # grain reads its own flags, at their defaults where absl does not run the program
+    transform = partial(example, **{field: config[field] for field in _EXAMPLE_FIELDS})
+    source = _train_source(config)
+    batches = (
+        grain.MapDataset.source(source)
+        .repeat(-(-_SHUFFLED // len(source)))
+        .seed(seed % 2**32)
+        .shuffle()
+        .repeat()
+        .random_map(transform)
+        .batch(batch_size)[start_step:]
+        .to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=_BUFFER))
+    )
+    if config["workers"]:
+        batches = batches.mp_prefetch(grain.MultiprocessingOptions(config["workers"], per_worker_buffer_size=2))
+    return iter(batches)
+
+
+def val_batch(config: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Cuts the config.val_num fixed crops that validation uses, always the same; config is config.data.
+
+    They are spread over the held-out images, and over positions where an image gives several (its first is central).
+
+    Returns: one batch like `train_batches`', of `transforms.val_example`s.
+    Raises: UserError if a field or the source is wrong.
+    """
+    _check(config)
+    source, num = _val_source(config), config["val_num"]
+    examples, fields = [], {field: config[field] for field in _VAL_FIELDS}
+    for i in range(num):
+        index, turn = (i % len(source), i // len(source)) if num > len(source) else (i * len(source) // num, 0)
+        examples.append(val_example(source[index], _spread(turn), **fields))
+    return {key: np.stack([one[key] for one in examples]) for key in examples[0]}
+
+
+def _spread(n: int) -> tuple[float, float]:
+    """Returns point n of an even sequence over [0, 1)^2 (steps from the plastic number) that begins at the centre."""
+    plastic = 1.3247179572447460
+    return (0.5 + n / plastic) % 1.0, (0.5 + n / plastic**2) % 1.0
+
+
+def _train_source(config: Mapping[str, Any]) -> Source:
+    own_folder = config["source"] == "folder" and config["val_source"]  # nothing has to be held out of it
+    if own_folder and (config["val_source"], config["val_root"]) == ("folder", config["root"]):
+        logger.warning("data.val_root is data.root: validation uses images that are trained on.")
+    cache_bytes = _CACHE_BYTES // max(1, config["workers"])
+    return make_source(config["source"], config["root"], "all" if own_folder else "train", cache_bytes)
+
+
+def _val_source(config: Mapping[str, Any]) -> Source:
+    if not config["val_source"]:
+        return make_source(config["source"], config["root"], "val")
+    return make_source(config["val_source"], config["val_root"], "val" if config["val_source"] == "embedded" else "all")
+
+
+def _check(config: Mapping[str, Any]) -> None:
+    """Raises UserError for the first field of config.data that makes no sense."""
+    size, lr, patch = config["image_size"], config["lr_size"], config["target_patch"]
+    low, high = config["target_min"], config["target_max"]
+    for field in ("source", "val_source"):
+        if config[field] not in SOURCES and (field, config[field]) != ("val_source", ""):
+            raise UserError(f"Unknown data.{field}={config[field]}; known are {', '.join(SOURCES)}.")
+    for field, least in dict(image_size=1, lr_size=0, target_patch=1, val_num=1, workers=0).items():
+        if config[field] < least:
+            raise UserError(f"data.{field} must be at least {least}, got {config[field]}.")
+    if lr > size:
+        raise UserError(f"data.lr_size must be at most data.image_size={size}, got {lr}.")
+    if not patch <= low <= high:
+        raise UserError(
+            f"data.target_patch <= data.target_min <= data.target_max must hold, got {patch}, {low}, {high}; lower the "
+            "first or raise the others."
+        )
+    if not 0 < config["min_crop"] <= 1:
+        raise UserError(f"data.min_crop must lie in (0, 1], got {config['min_crop']}.")

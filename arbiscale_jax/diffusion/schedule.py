@@ -1,0 +1,41 @@
+"""The forward process and its inverse in closed form (paper Eq. 1, DDPM)."""
+
+import jax.numpy as jnp
+import numpy as np
+
+
+def make_alpha_bar(timesteps: int, linear_start: float, linear_end: float) -> np.ndarray:
+    """Computes alpha_bar_t, the product of 1 - beta over s <= t, betas linear in the square root from start to end.
+
+    Returns: float64 [T], decreasing within (0, 1).
+    Raises: ValueError unless T >= 2 and 0 < linear_start <= linear_end < 1.
+    """
+    if timesteps < 2 or not 0 < linear_start <= linear_end < 1:
+        raise ValueError(
+            "A schedule needs timesteps >= 2 and 0 < linear_start <= linear_end < 1, "
+            f"got {timesteps}, {linear_start}, {linear_end}."
+        )
+    betas = np.linspace(linear_start**0.5, linear_end**0.5, timesteps, dtype=np.float64) ** 2
+    return np.cumprod(1 - betas)
+
+
+def at(values, t):
+    """Picks values[t] for a batch, shaped to broadcast: values [T] float64 on the host, t [b] -> float32 [b 1 1 1]."""
+    return jnp.asarray(values, jnp.float32)[t][:, None, None, None]
+
+
+def q_sample(z_0, eps, t, alpha_bar):
+    """Draws z_t ~ q(z_t | z_0) = sqrt(alpha_bar_t) z_0 + sqrt(1 - alpha_bar_t) eps (Eq. 1).
+
+    Args: z_0, clean latents, and eps, standard normal, both [b h w c]; t, integers in [0, T), [b]; alpha_bar, [T].
+    Returns: z_t, [b h w c].
+    Raises: ValueError if eps is not shaped like z_0.
+    """
+    if eps.shape != z_0.shape:
+        raise ValueError(f"eps must match z_0 {z_0.shape}, got {eps.shape}.")
+    return at(np.sqrt(alpha_bar), t) * z_0 + at(np.sqrt(1 - alpha_bar), t) * eps
+
+
+def predict_z_0(z_t, eps_hat, t, alpha_bar):
+    """Solves Eq. 1 for z_0 given a noise estimate: z_t, eps_hat [b h w c]; t [b] -> z_0-hat [b h w c]."""
+    return at(np.sqrt(1 / alpha_bar), t) * z_t - at(np.sqrt(1 / alpha_bar - 1), t) * eps_hat

@@ -1,0 +1,91 @@
+"""Reads image files of any kind as uint8 RGB."""
+
+import io
+import threading
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageCms, ImageOps
+
+from arbiscale_jax.errors import UserError
+
+MAX_PIXELS = 100_000_000  # default of --max-pixels
+
+_global_state = threading.Lock()  # Pillow's limit and Python's warning filters belong to the whole process
+
+
+def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Reads an image of any mode as uint8 RGB [h, w, 3]: upright by its EXIF tag, in sRGB, transparency on white.
+
+    Raises: UserError if the file is missing, no image, damaged, or declares more than max_pixels pixels.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"There is no image file {path}." if not path.exists() else f"{path} is not a file.")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path} is empty; copy the image again.")
+    with _no_bomb_check():
+        try:
+            image = Image.open(path)
+        except Image.UnidentifiedImageError as e:
+            raise UserError(f"{path} is no image that Pillow can read; give a PNG, JPEG, WebP or TIFF.") from e
+        except Exception as e:  # Pillow's decoders raise whatever the damage leads to: SyntaxError, struct.error, ...
+            raise UserError(f"{path} cannot be read ({e}); save or copy it again.") from e
+        with image:
+            if image.width * image.height > max_pixels:
+                raise UserError(
+                    f"{path} has {image.width} x {image.height} pixels, more than --max-pixels={max_pixels}; raise "
+                    "that flag if the image is what you expect."
+                )
+            try:
+                return _to_rgb(image)
+            except Exception as e:
+                raise UserError(f"{path} is damaged or truncated ({e}); save or copy it again.") from e
+
+
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    """Decodes to uint8 [h, w, 3]."""
+    if image.mode == "F" or image.mode.startswith("I"):  # one channel deeper than 8 bits, which convert() would clip
+        is_16_bit = image.mode.startswith("I;16")
+        return _from_deep_grey(np.asarray(ImageOps.exif_transpose(image)), is_16_bit)
+    profile = image.info.get("icc_profile")
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("LAB", "HSV", "YCbCr", "CMYK", "RGB", "RGBA") and profile:
+        image = _to_srgb(image, profile)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.asarray(image.convert("RGB"))
+
+
+def _from_deep_grey(grey: np.ndarray, is_16_bit: bool) -> np.ndarray:
+    """Scales [h, w] to uint8 [h, w, 3]; in 32 bits the largest value tells what white is: 1, 255 or 65535."""
+    grey = np.nan_to_num(grey.astype(np.float64))
+    peak = 65535 if is_16_bit else grey.max(initial=0.0)
+    scale = 255.0 if peak <= 1 else 1.0 if peak <= 255 else 255 / 65535
+    grey = np.clip(np.rint(grey * scale), 0, 255).astype(np.uint8)
+    return np.repeat(grey[:, :, None], 3, axis=2)  # h w 3
+
+
+def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
+    """Converts from the embedded colour profile; an unusable profile is ignored."""
+    try:
+        mode = "RGBA" if image.mode == "RGBA" else "RGB"
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode=mode)
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return image
+
+
+@contextmanager
+def _no_bomb_check():
+    """Lifts Pillow's own limit on pixels, which read_image's max_pixels replaces, and its remarks on odd metadata."""
+    with _global_state, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit

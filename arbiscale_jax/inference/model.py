@@ -1,0 +1,267 @@
+"""The Model: one object that upscales, generates and renders (paper Fig. 3)."""
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from arbiscale_jax import diffusion, models
+from arbiscale_jax.errors import UserError
+
+from .render import check_box, check_size, render_tiles, to_floats, to_integers
+
+MAX_SCALE = 2.0**30
+
+
+class Model:
+    """Encoder, U-Net and implicit neural decoder with their weights.
+
+    Args: config, the `model` part of a configuration; params, {"first_stage": ..., "unet": ...} (the latter absent in
+      an auto-encoder alone), float32 trees; scale_factor, 1 / std of the latents; dtype, compute type.
+    Latents are float32 [b, h, w, c] times scale_factor, images float32 [b, H, W, 3] in [-1, 1] unless uint8 is said.
+    """
+
+    def __init__(
+        self, config: Mapping, params: Mapping, scale_factor: float = 1.0, dtype=jnp.float32, tile: int | None = None
+    ):
+        self.config = config
+        self.params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), dict(params))
+        self.scale_factor = float(scale_factor)
+        self.alpha_bar = diffusion.make_alpha_bar(**config["schedule"])
+        self.factor = models.spatial_factor(config)
+        self.tile = tile
+        self._net, self._unet = models.build_first_stage(config, dtype), models.build_unet(config, dtype)
+        # "highest": TF32 would break agreement to 1e-4 on a GPU; where bfloat16 is asked for it has no effect
+        precise = jax.default_matmul_precision("highest")
+
+        def apply(method):
+            return precise(lambda p, *a: self._net.apply({"params": p}, *a, method=method))
+
+        self._posterior, self._features, self._grid = (jax.jit(apply(m)) for m in ("posterior", "features", "grid"))
+        self._eps = jax.jit(precise(lambda p, z_t, t, c: self._unet.apply({"params": p}, z_t, t, c)))
+        self._sample = jax.jit(precise(self._reverse), static_argnames=("steps", "sampler", "eta"))
+        self._noise = jax.jit(jax.vmap(jax.random.normal, (0, None)), static_argnums=1)
+
+    # float32, jit-compiled
+
+    def posterior(self, x):
+        """Encodes x [b H W 3] -> (mean, log_var) [b H/f W/f c], unscaled; log_var is None without double_z."""
+        x = self._image(x)
+        return self._posterior(self.params["first_stage"], x)
+
+    def encode(self, x):
+        """Encodes x [b H W 3] to the latent that diffusion sees: posterior mean times scale_factor, [b H/f W/f c]."""
+        return self.posterior(x)[0] * self.scale_factor
+
+    def decode(self, z, size, box=None) -> np.ndarray:
+        """Renders latents at `size` in float32 (Eq. 6).
+
+        Args: z, [b h w c], scaled; size, (height, width) of the virtual image; box, (top, left, height, width) of the
+          window wanted, default the whole.
+        Returns: float32 [b, height, width, 3], not clipped.
+        Raises: UserError for a size or box that makes no image, or does not fit in memory.
+        """
+        return self._render(z, size, box, np.float32, lambda x: x)
+
+    def condition(self, lr):
+        """Encodes low-resolution images for the U-Net (paper 4.3): lr [b h w 3] in [-1, 1] -> c [b h' w' c].
+
+        The image is enlarged by the ratio of the training sizes, so that E brings it to the latent grid.
+        Raises: UserError if the model is unconditional.
+        """
+        cond = self.config["condition"]
+        if not cond["enabled"]:
+            raise UserError("This model generates images and takes no condition; upscaling needs an SR model.")
+        lr = jnp.asarray(lr, jnp.float32)
+        cells = [max(1, round(side * cond["upsampling"] / self.factor)) for side in lr.shape[1:3]]
+        size = (cells[0] * self.factor, cells[1] * self.factor)
+        return self.encode(models.interpolate(lr, size, cond["interpolation"]))
+
+    def denoise(self, z_t, t, c=None):
+        """Predicts the noise in z_t at times t (an int, or integers [b]) given condition c: all [b h w c]."""
+        z_t = jnp.asarray(z_t, jnp.float32)
+        t = jnp.broadcast_to(jnp.asarray(t), z_t.shape[:1])
+        return self._eps(self._unet_params(c), z_t, t, c)
+
+    def sample(self, z_T, c=None, *, steps=None, sampler=None, eta=None, seed=0):
+        """Runs the reverse process from z_T [b h w c] -> z_0 [b h w c]; the whole loop is one compiled scan.
+
+        Args: c, the condition where the model has one; steps, sampler ("ddim" or "dpmpp"), eta, default as trained
+          (config.sampling); seed, of DDIM's noise where eta > 0: example i draws from (seed, i).
+        Raises: UserError for steps outside 1 .. T, an unknown sampler, or eta outside [0, 1].
+        """
+        return self._sample_with(
+            jnp.asarray(z_T, jnp.float32), c, self._keys(seed, range(len(z_T))), steps, sampler, eta
+        )
+
+    # images in, images out
+
+    def upscale(
+        self, image, scale=None, *, size=None, samples=None, seed=0, steps=None, sampler=None, eta=None, progress=None
+    ):
+        """Upscales a photograph.
+
+        Args: image, uint8 or uint16 [h, w, 3] RGB; either scale > 0 (output round(scale h) x round(scale w)) or size,
+          (height, width); samples, how many plausible answers, None for one without the leading axis; seed: answer i
+          depends on (seed, i) alone; steps, sampler, eta as in `sample`; progress, called with (done, total).
+        Returns: [H, W, 3], or [samples, H, W, 3], of the image's dtype.
+        Raises: UserError for an image, scale or size that cannot be, or that does not fit in memory.
+        """
+        image = check_image(image)
+        size = output_size(image.shape[:2], scale, size)
+        count = 1 if samples is None else _whole(samples, "samples", 1)
+        check_memory((count, *size, 3), image.dtype)
+        z = self.upscale_latent(
+            image, samples=count, seed=seed, steps=steps, sampler=sampler, eta=eta, progress=progress
+        )
+        out = self._render(z, size, None, image.dtype, partial(to_integers, dtype=image.dtype))
+        return out[0] if samples is None else out
+
+    def upscale_latent(self, image, *, samples=1, seed=0, steps=None, sampler=None, eta=None, progress=None):
+        """Samples latents of `image` (uint8 or uint16 [h, w, 3]) for `render`: -> [samples, h', w', c]."""
+        c = self.condition(to_floats(check_image(image))[None])
+        return self._sample_many(c.shape[1:], c, _whole(samples, "samples", 1), seed, steps, sampler, eta, progress)
+
+    def generate(self, num=1, size=None, *, seed=0, steps=None, sampler=None, eta=None, progress=None):
+        """Generates uint8 [num, height, width, 3] images at `size`, default the training size."""
+        side = self.config["sampling"]["size"]
+        size = check_size(size or (side, side))
+        check_memory((_whole(num, "num", 1), *size, 3), np.dtype(np.uint8))
+        return self.render(
+            self.generate_latent(num, seed=seed, steps=steps, sampler=sampler, eta=eta, progress=progress), size
+        )
+
+    def generate_latent(self, num=1, *, seed=0, steps=None, sampler=None, eta=None, progress=None):
+        """Samples latents from noise -> [num, h, w, c] at the training size; latent i depends on (seed, i) alone.
+
+        Raises: UserError if the model needs a condition, or has no U-Net.
+        """
+        if self.config["condition"]["enabled"]:
+            raise UserError("This model upscales images and cannot generate without one; use an unconditional model.")
+        side = self.config["sampling"]["size"] // self.factor
+        shape = (side, side, self.config["first_stage"]["z_channels"])
+        return self._sample_many(shape, None, _whole(num, "num", 1), seed, steps, sampler, eta, progress)
+
+    def render(self, z, size, box=None) -> np.ndarray:
+        """Renders latents [b h w c] at `size` (height, width), or its window `box`: `decode`, clipped, as uint8.
+
+        A window's bytes are those of the whole image, so a caller can pan over an image too large to hold.
+        """
+        return self._render(z, size, box, np.uint8, to_integers)
+
+    # helpers
+
+    def _render(self, z, size, box, dtype, finish: Callable) -> np.ndarray:
+        z = jnp.asarray(z, jnp.float32)
+        if z.ndim != 4 or z.shape[-1] != self.config["first_stage"]["z_channels"]:
+            raise UserError(f"Latents are [b, h, w, {self.config['first_stage']['z_channels']}], got {list(z.shape)}.")
+        size = check_size(size)
+        box = check_box(box, size)
+        check_memory((len(z), *box[2:], 3), np.dtype(dtype))
+        out = np.empty((len(z), *box[2:], 3), dtype)
+        grid = partial(self._grid, self.params["first_stage"])
+        for i in range(len(z)):
+            features = self._features(self.params["first_stage"], z[i : i + 1] / self.scale_factor)
+            render_tiles(grid, features, size, box, out[i], finish, self.tile)
+        return out
+
+    def _image(self, x):
+        x = jnp.asarray(x, jnp.float32)
+        if x.ndim != 4 or x.shape[-1] != 3 or min(x.shape[1:3]) < self.factor:
+            raise UserError(
+                f"Images are float32 [b, H, W, 3] of at least {self.factor} pixels a side, got {list(x.shape)}."
+            )
+        return x
+
+    def _unet_params(self, c):
+        if "unet" not in self.params:
+            raise UserError(
+                "This model is an auto-encoder alone, without a U-Net: it encodes, decodes and renders only."
+            )
+        if (c is not None) != self.config["condition"]["enabled"]:
+            raise UserError(
+                "The U-Net needs a condition c." if c is None else "This U-Net is unconditional: c must be None."
+            )
+        return self.params["unet"]
+
+    def _keys(self, seed, numbers):
+        seed = _whole(seed, "seed", 0)
+        return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.asarray(list(numbers), jnp.uint32))
+
+    def _reverse(self, params, z_T, c, keys, *, steps, sampler, eta):
+        def eps_fn(z_t, t):
+            return self._unet.apply({"params": params}, z_t, t, c)
+
+        return diffusion.sample(eps_fn, z_T, self.alpha_bar, steps=steps, sampler=sampler, eta=eta, keys=keys)
+
+    def _sample_with(self, z_T, c, keys, steps, sampler, eta):
+        default = self.config["sampling"]
+        steps, sampler, eta = (
+            default[k] if v is None else v for k, v in (("steps", steps), ("sampler", sampler), ("eta", eta))
+        )
+        try:
+            return self._sample(self._unet_params(c), z_T, c, keys, steps=steps, sampler=sampler, eta=float(eta))
+        except ValueError as e:
+            raise e if isinstance(e, UserError) else UserError(str(e)) from e
+
+    def _sample_many(self, shape, c, count, seed, steps, sampler, eta, progress):
+        """Samples one latent at a time, so that memory, and each answer, do not depend on their number."""
+        latents = []
+        for i in range(count):
+            key = self._keys(seed, [i])
+            draw = jax.vmap(jax.random.fold_in, (0, None))
+            z_T = self._noise(draw(key, 0), tuple(shape))
+            latents.append(jax.block_until_ready(self._sample_with(z_T, c, draw(key, 1), steps, sampler, eta)))
+            if progress:
+                progress(i + 1, count)
+        return jnp.concatenate(latents)
+
+
+def check_image(image) -> np.ndarray:
+    """Raises UserError unless `image` is a uint8 or uint16 array [h, w, 3], which it returns."""
+    image = np.asarray(image)
+    if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape or image.dtype not in (np.uint8, np.uint16):
+        raise UserError(f"An image is a uint8 or uint16 array [h, w, 3], got {image.dtype} {list(image.shape)}.")
+    return image
+
+
+def output_size(shape, scale, size) -> tuple[int, int]:
+    """Returns the output (height, width) of an (h, w) image: `size`, or round(scale h) x round(scale w).
+
+    Raises: UserError unless exactly one is given, and unless the scale is a finite number > 0 that leaves a pixel.
+    """
+    if (scale is None) == (size is None):
+        raise UserError("Give either scale or size.")
+    if size is not None:
+        return check_size(size)
+    try:
+        scale = float(scale)
+    except (TypeError, ValueError) as e:
+        raise UserError(f"scale is a number > 0, got {scale!r}.") from e
+    if not (math.isfinite(scale) and 0 < scale <= MAX_SCALE):
+        raise UserError(f"scale is a finite number > 0 (up to {MAX_SCALE:.0f}), got {scale}.")
+    height, width = (round(side * scale) for side in shape)
+    if not (height and width):
+        raise UserError(f"scale {scale} leaves nothing of an image of {shape[0]} x {shape[1]}.")
+    return height, width
+
+
+def check_memory(shape, dtype) -> None:
+    """Raises UserError if an array of this shape is larger than the machine's memory."""
+    needed = math.prod(shape) * np.dtype(dtype).itemsize
+    if needed > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
+        raise UserError(
+            f"An output of {' x '.join(map(str, shape))} takes {needed / 2**30:.0f} GiB, "
+            "more than this machine's memory; "
+            "render windows of it with render(z, size, box=(top, left, height, width))."
+        )
+
+
+def _whole(value, name: str, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise UserError(f"{name} is a whole number >= {least}, got {value!r}.")
+    return int(value)

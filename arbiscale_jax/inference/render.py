@@ -1,0 +1,79 @@
+"""Rendering windows of a virtual image of any size, in tiles of bounded memory."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from arbiscale_jax import models
+from arbiscale_jax.errors import UserError
+
+TILES = {"cpu": 64, "gpu": 256}  # side of a tile in pixels; the activations of one tile are held at once
+MAX_SIDE = 2**40  # int64 arithmetic on positions stays exact below it
+
+
+def check_size(size) -> tuple[int, int]:
+    """Returns (height, width) as ints. Raises: UserError unless both are whole numbers from 1 to 2^40."""
+    try:
+        height, width = (int(side) for side in size)
+        whole = (height, width) == tuple(size)
+    except (TypeError, ValueError, OverflowError):
+        whole = False
+    if not whole or not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
+        raise UserError(f"size is (height, width), whole numbers of pixels from 1 to 2^40, got {size!r}.")
+    return height, width
+
+
+def check_box(box, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Returns (top, left, height, width), the whole image for None. Raises: UserError unless it lies inside `size`."""
+    if box is None:
+        return (0, 0, *size)
+    try:
+        top, left, height, width = (int(x) for x in box)
+        whole = (top, left, height, width) == tuple(box)
+    except (TypeError, ValueError, OverflowError):
+        whole = False
+    if not whole:
+        raise UserError(f"box is (top, left, height, width) in whole pixels, got {box!r}.")
+    if top < 0 or left < 0 or height < 1 or width < 1 or top + height > size[0] or left + width > size[1]:
+        raise UserError(
+            f"The box {tuple(box)} (top, left, height, width) does not lie inside the image of {size[0]} x {size[1]}."
+        )
+    return top, left, height, width
+
+
+def render_tiles(
+    grid: Callable, features: jax.Array, size, box, out: np.ndarray, finish: Callable, tile: int | None = None
+) -> None:
+    """Renders a window into `out` tile by tile.
+
+    Tiles lie on a lattice fixed to the virtual image and all have one shape, so a pixel is computed the same way
+    whichever window asks for it: a window's bytes are those of the whole.
+
+    Args: grid, jitted (features [1 h w d], rows, cols) -> [1 tile tile 3]; features, [1 h w d] of one latent; size,
+      (H, W) of the virtual image; box, (top, left, height, width); out, [height, width, 3], written; finish,
+      float32 array -> values of out's dtype; tile, the side, default by device.
+    """
+    tile = tile or TILES.get(jax.default_backend(), 256)
+    top, left, height, width = box
+    h, w = features.shape[1:3]
+    for y in range(top // tile * tile, top + height, tile):
+        rows = models.axis(h, size[0], y, tile)
+        low_y, high_y = max(y, top), min(y + tile, top + height)
+        for x in range(left // tile * tile, left + width, tile):
+            pixels = np.asarray(grid(features, rows, models.axis(w, size[1], x, tile)))[0]
+            low_x, high_x = max(x, left), min(x + tile, left + width)
+            inside = pixels[low_y - y : high_y - y, low_x - x : high_x - x]
+            out[low_y - top : high_y - top, low_x - left : high_x - left] = finish(inside)
+
+
+def to_integers(x: np.ndarray, dtype=np.uint8) -> np.ndarray:
+    """Maps [-1, 1] to 0 .. the dtype's largest value, clipped and rounded."""
+    top = np.iinfo(dtype).max
+    return np.clip(np.round((x + 1) * (top / 2)), 0, top).astype(dtype)
+
+
+def to_floats(image: np.ndarray) -> jnp.ndarray:
+    """Maps uint8 or uint16 pixels to float32 in [-1, 1]."""
+    return jnp.asarray(image.astype(np.float32) * np.float32(2 / np.iinfo(image.dtype).max) - 1)

@@ -1,0 +1,91 @@
+"""Encoder E and the convolutional half D of the implicit neural decoder (paper 4.2, Fig. 3)."""
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from .layers import Attention, GroupNorm, conv1x1, conv3x3
+
+EPSILON = 1e-6  # of the auto-encoder's GroupNorm
+
+
+class ResBlock(nn.Module):
+    """Adds two (GroupNorm, SiLU, 3x3 convolution) to the input, through a 1x1 shortcut where channels change."""
+
+    features: int
+    num_groups: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):  # b h w c
+        h = nn.silu(GroupNorm(self.num_groups, EPSILON, dtype=self.dtype, name="norm1")(x))
+        h = conv3x3(self.features, dtype=self.dtype, name="conv1")(h)
+        h = nn.silu(GroupNorm(self.num_groups, EPSILON, dtype=self.dtype, name="norm2")(h))
+        h = conv3x3(self.features, dtype=self.dtype, name="conv2")(h)
+        if x.shape[-1] != self.features:
+            x = conv1x1(self.features, dtype=self.dtype, name="shortcut")(x)
+        return x + h  # b h w features
+
+
+class _Tower(nn.Module):
+    """What E and D share: the fields, a residual block, single-head attention, the middle block."""
+
+    z_channels: int  # c of the latent
+    ch: int = 128
+    ch_mult: tuple[int, ...] = (1, 2, 4)
+    num_res_blocks: int = 2
+    attn_levels: tuple[int, ...] = ()  # levels with self-attention after each residual block; 0 is the finest
+    mid_attention: bool = True
+    num_groups: int = 32
+    dtype: jnp.dtype = jnp.float32
+
+    def res(self, x, features, name):
+        return ResBlock(features, self.num_groups, dtype=self.dtype, name=name)(x)
+
+    def attention(self, x, name):
+        return Attention(1, self.num_groups, EPSILON, dtype=self.dtype, name=name)(x)
+
+    def middle(self, x):
+        x = self.res(x, x.shape[-1], "mid_block_1")
+        if self.mid_attention:
+            x = self.attention(x, "mid_attn")
+        return self.res(x, x.shape[-1], "mid_block_2")
+
+
+class ConvEncoder(_Tower):
+    """Maps an image [b, H, W, 3] in [-1, 1] to a latent map [b, H/f, W/f, c], or 2c where double_z."""
+
+    double_z: bool = False
+
+    @nn.compact
+    def __call__(self, x):
+        x = conv3x3(self.ch, dtype=self.dtype, name="conv_in")(x.astype(self.dtype))
+        for level, mult in enumerate(self.ch_mult):
+            for block in range(self.num_res_blocks):
+                x = self.res(x, self.ch * mult, f"down_{level}_block_{block}")
+                if level in self.attn_levels:
+                    x = self.attention(x, f"down_{level}_attn_{block}")
+            if level < len(self.ch_mult) - 1:
+                x = nn.Conv(
+                    x.shape[-1], (3, 3), 2, ((0, 1), (0, 1)), dtype=self.dtype, name=f"down_{level}_downsample"
+                )(x)
+        x = self.middle(x)
+        x = nn.silu(GroupNorm(self.num_groups, EPSILON, dtype=self.dtype, name="norm_out")(x))
+        features = self.z_channels * (2 if self.double_z else 1)
+        x = conv3x3(features, name="conv_out")(x.astype(jnp.float32))
+        return conv1x1(features, name="quant_conv")(x)  # b H/f W/f c or 2c
+
+
+class ConvDecoder(_Tower):
+    """Maps a latent [b, h, w, c] to features [b, h, w, ch * ch_mult[0]]: the mirrored encoder, nothing upsampled."""
+
+    @nn.compact
+    def __call__(self, z):
+        x = conv1x1(self.z_channels, name="post_quant_conv")(z)
+        x = conv3x3(self.ch * self.ch_mult[-1], dtype=self.dtype, name="conv_in")(x.astype(self.dtype))
+        x = self.middle(x)
+        for level in reversed(range(len(self.ch_mult))):
+            for block in range(self.num_res_blocks + 1):
+                x = self.res(x, self.ch * self.ch_mult[level], f"up_{level}_block_{block}")
+                if level in self.attn_levels:
+                    x = self.attention(x, f"up_{level}_attn_{block}")
+        return x

@@ -1,0 +1,93 @@
+"""Layers that the auto-encoder and the U-Net share. Axis letters: b batch, h w space, n tokens, m heads, c channels."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+BLOCKED_ABOVE = 4096  # tokens; beyond it attention is computed in blocks of queries
+BLOCK_ELEMENTS = 2**24  # of the attention matrix held at once
+
+conv3x3 = partial(nn.Conv, kernel_size=(3, 3), padding=((1, 1), (1, 1)))
+conv1x1 = partial(nn.Conv, kernel_size=(1, 1))
+
+
+class GroupNorm(nn.Module):
+    """Group normalisation, statistics in float32 by the two-pass variance.
+
+    Equals flax's with use_fast_variance=False; reducing over space first and over the few group members after halves
+    its time on a CPU.
+    Raises: ValueError if the channels are not a multiple of num_groups.
+    """
+
+    num_groups: int
+    epsilon: float
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):  # b h w c
+        b, h, w, c = x.shape
+        if c % self.num_groups:
+            raise ValueError(f"GroupNorm needs channels divisible by num_groups={self.num_groups}, got {c}.")
+        scale = self.param("scale", nn.initializers.ones_init(), (c,))
+        bias = self.param("bias", nn.initializers.zeros_init(), (c,))
+
+        def group_mean(x):  # b n c -> b 1 c
+            groups = jnp.mean(x, axis=1).reshape(b, self.num_groups, -1)
+            return jnp.broadcast_to(jnp.mean(groups, axis=2, keepdims=True), groups.shape).reshape(b, 1, c)
+
+        x = x.astype(jnp.float32).reshape(b, h * w, c)
+        x = x - group_mean(x)
+        x = x * (jax.lax.rsqrt(group_mean(jnp.square(x)) + self.epsilon) * scale) + bias
+        return x.reshape(b, h, w, c).astype(self.dtype)
+
+
+def attend(q, k, v):
+    """Computes softmax(q k^T / sqrt(c)) v, the softmax in float32; in blocks of queries above 4 096 tokens.
+
+    Args: q, k, v, each [b n m c].
+    Returns: [b n m c].
+    """
+    b, n, m, c = q.shape
+
+    def block(q):  # b n' m c
+        logits = jnp.einsum("bqmc,bkmc->bmqk", q * c**-0.25, k * c**-0.25)
+        return jnp.einsum("bmqk,bkmc->bqmc", jax.nn.softmax(logits.astype(jnp.float32), axis=-1).astype(v.dtype), v)
+
+    if n <= BLOCKED_ABOVE:
+        return block(q)
+    rows = max(1, min(n, BLOCK_ELEMENTS // (b * m * n)))
+    blocks = -(-n // rows)
+    q = jnp.pad(q, ((0, 0), (0, blocks * rows - n), (0, 0), (0, 0)))
+    q = jnp.moveaxis(q.reshape(b, blocks, rows, m, c), 1, 0)  # blocks b rows m c
+    out = jax.lax.map(jax.checkpoint(block), q)
+    return jnp.moveaxis(out, 0, 1).reshape(b, blocks * rows, m, c)[:, :n]
+
+
+class Attention(nn.Module):
+    """Residual self-attention over all positions.
+
+    The channels of `qkv` are ordered head, then (q, k, v), then channel, as in the LDM U-Net; with one head that is
+    q, k, v side by side, as the auto-encoder's three 1x1 convolutions.
+    """
+
+    num_heads: int
+    num_groups: int
+    epsilon: float
+    zero_init: bool = False  # the output projection starts at zero
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):  # b h w c
+        b, h, w, c = x.shape
+        if c % self.num_heads:
+            raise ValueError(f"Attention needs channels divisible by num_heads={self.num_heads}, got {c}.")
+        y = GroupNorm(self.num_groups, self.epsilon, dtype=self.dtype, name="norm")(x).reshape(b, h * w, c)
+        qkv = nn.Dense(3 * c, dtype=self.dtype, name="qkv")(y).reshape(
+            b, h * w, self.num_heads, 3 * c // self.num_heads
+        )
+        y = attend(*jnp.split(qkv, 3, axis=-1)).reshape(b, h * w, c)
+        init = nn.initializers.zeros_init() if self.zero_init else nn.initializers.lecun_normal()
+        y = nn.Dense(c, kernel_init=init, dtype=self.dtype, name="proj_out")(y)
+        return x + y.reshape(b, h, w, c)

@@ -1,0 +1,150 @@
+"""The denoising U-Net eps_theta in the LDM layout (DESIGN: ADM's, as the reference implementation)."""
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from .layers import Attention, GroupNorm, conv1x1, conv3x3
+
+EPSILON = 1e-5  # of the U-Net's GroupNorm
+
+
+def time_embedding(t, features: int, max_period: float = 10_000.0):
+    """Embeds times t [b] as [cos, sin] at features / 2 frequencies from 1 down to 1 / max_period -> [b features]."""
+    half = features // 2
+    freqs = jnp.exp(-jnp.log(max_period) * jnp.arange(half, dtype=jnp.float32) / half)
+    angle = t.astype(jnp.float32)[:, None] * freqs
+    out = jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+    return jnp.pad(out, ((0, 0), (0, features % 2)))
+
+
+def upsample(x):
+    """Doubles both sides by repetition: [b h w c] -> [b 2h 2w c]."""
+    return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+
+
+class UNetResBlock(nn.Module):
+    """Residual block conditioned on the time embedding, additively or as norm(h) * (1 + scale) + shift."""
+
+    features: int
+    num_groups: int
+    scale_shift: bool = False
+    resample: str = ""  # "", up or down: both branches, after norm and SiLU
+    dropout: float = 0.0
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, emb, train: bool = False):  # b h w c; b d
+        h = nn.silu(GroupNorm(self.num_groups, EPSILON, dtype=self.dtype, name="norm1")(x))
+        if self.resample == "up":
+            h, x = upsample(h), upsample(x)
+        elif self.resample == "down":
+            h, x = (nn.avg_pool(a, (2, 2), (2, 2)) for a in (h, x))
+        h = conv3x3(self.features, dtype=self.dtype, name="conv1")(h)
+        emb = nn.Dense(self.features * (1 + self.scale_shift), dtype=self.dtype, name="emb")(nn.silu(emb))[
+            :, None, None
+        ]
+        norm2 = GroupNorm(self.num_groups, EPSILON, dtype=self.dtype, name="norm2")
+        if self.scale_shift:
+            scale, shift = jnp.split(emb, 2, axis=-1)
+            h = norm2(h) * (1 + scale) + shift
+        else:
+            h = norm2(h + emb)
+        h = nn.Dropout(self.dropout, deterministic=not train)(nn.silu(h))
+        h = conv3x3(self.features, kernel_init=nn.initializers.zeros_init(), dtype=self.dtype, name="conv2")(h)
+        if x.shape[-1] != self.features:
+            x = conv1x1(self.features, dtype=self.dtype, name="shortcut")(x)
+        return x + h
+
+
+class UNet(nn.Module):
+    """Predicts eps from z_t of any size, the time and an optional condition concatenated to z_t (paper 4.3)."""
+
+    out_channels: int
+    model_channels: int = 160
+    channel_mult: tuple[int, ...] = (1, 2, 2, 4)
+    num_res_blocks: int | tuple[int, ...] = 2  # per level if a tuple
+    attention_rates: tuple[int, ...] = (16, 8)  # downsampling rates with self-attention
+    num_heads: int = 0  # used where num_head_channels is 0
+    num_head_channels: int = 32
+    scale_shift: bool = False
+    resblock_updown: bool = False
+    dropout: float = 0.0
+    num_groups: int = 32
+    dtype: jnp.dtype = jnp.float32
+
+    def blocks_of(self, level: int) -> int:
+        return self.num_res_blocks if isinstance(self.num_res_blocks, int) else self.num_res_blocks[level]
+
+    def res(self, x, emb, features, train, name, resample=""):
+        block = UNetResBlock(
+            features, self.num_groups, self.scale_shift, resample, self.dropout, dtype=self.dtype, name=name
+        )
+        return block(x, emb, train)
+
+    def attention(self, x, name):
+        heads = x.shape[-1] // self.num_head_channels if self.num_head_channels else self.num_heads
+        return Attention(heads, self.num_groups, EPSILON, zero_init=True, dtype=self.dtype, name=name)(x)
+
+    @nn.compact
+    def __call__(self, z_t, t, c=None, train: bool = False):
+        """Args: z_t, [b h w c]; t, integers in [0, T), [b]; c, [b h w c'] or None; train, dropout on.
+
+        Returns: eps_hat, [b h w out_channels], float32.
+        """
+        size = z_t.shape[1:3]
+        x = z_t if c is None else jnp.concatenate([z_t, c], axis=-1)
+        x = pad_to_multiple(x, 2 ** (len(self.channel_mult) - 1)).astype(self.dtype)
+
+        width = 4 * self.model_channels
+        emb = time_embedding(t, self.model_channels).astype(self.dtype)
+        emb = nn.Dense(width, dtype=self.dtype, name="time_embed_0")(emb)
+        emb = nn.Dense(width, dtype=self.dtype, name="time_embed_1")(nn.silu(emb))
+
+        x = conv3x3(self.model_channels, dtype=self.dtype, name="conv_in")(x)
+        skips = [x]
+        last = len(self.channel_mult) - 1
+        for level, mult in enumerate(self.channel_mult):
+            for block in range(self.blocks_of(level)):
+                x = self.res(x, emb, self.model_channels * mult, train, f"down_{level}_block_{block}")
+                if 2**level in self.attention_rates:
+                    x = self.attention(x, f"down_{level}_attn_{block}")
+                skips.append(x)
+            if level < last:
+                name = f"down_{level}_downsample"
+                if self.resblock_updown:
+                    x = self.res(x, emb, x.shape[-1], train, name, "down")
+                else:
+                    x = nn.Conv(x.shape[-1], (3, 3), 2, ((1, 1), (1, 1)), dtype=self.dtype, name=name)(x)
+                skips.append(x)
+
+        x = self.res(x, emb, x.shape[-1], train, "mid_block_1")
+        x = self.attention(x, "mid_attn")
+        x = self.res(x, emb, x.shape[-1], train, "mid_block_2")
+
+        for level in reversed(range(last + 1)):
+            for block in range(self.blocks_of(level) + 1):
+                x = jnp.concatenate([x, skips.pop()], axis=-1)
+                x = self.res(x, emb, self.model_channels * self.channel_mult[level], train, f"up_{level}_block_{block}")
+                if 2**level in self.attention_rates:
+                    x = self.attention(x, f"up_{level}_attn_{block}")
+            if level > 0:
+                name = f"up_{level}_upsample"
+                if self.resblock_updown:
+                    x = self.res(x, emb, x.shape[-1], train, name, "up")
+                else:
+                    x = conv3x3(x.shape[-1], dtype=self.dtype, name=name)(upsample(x))
+
+        x = nn.silu(GroupNorm(self.num_groups, EPSILON, name="norm_out")(x))
+        x = conv3x3(self.out_channels, kernel_init=nn.initializers.zeros_init(), name="conv_out")(x)
+        return x[:, : size[0], : size[1]]
+
+
+def pad_to_multiple(x, multiple: int):
+    """Pads [b h w c] at the bottom and right to a multiple, by reflection, or the edge where too small to reflect."""
+    for dim in (1, 2):
+        size = x.shape[dim]
+        extra = -size % multiple
+        if extra:
+            widths = [(0, extra if d == dim else 0) for d in range(x.ndim)]
+            x = jnp.pad(x, widths, mode="reflect" if extra < size else "edge")
+    return x

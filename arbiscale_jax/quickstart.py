@@ -1,0 +1,37 @@
+"""Configurations of the quick start: each stage trains in minutes on two CPU cores, without a download.
+
+The files configs/quickstart_*.py name them one by one; `arbiscale quickstart` runs the three of `sr` in a row.
+"""
+
+import ml_collections
+
+from arbiscale_jax.config import get_base_config
+
+STAGES = ("first_stage", "diffusion", "align")
+MINUTES = 6.0  # a stage
+
+
+def get_quickstart_config(task: str, stage: str) -> ml_collections.ConfigDict:
+    """Returns the configuration of `stage` for `task`: sr (super-resolution) or gen (generation)."""
+    if task not in ("sr", "gen") or stage not in STAGES:
+        raise ValueError(f"A quick start is sr or gen with one of {STAGES}, got {task!r}, {stage!r}.")
+    config = get_base_config()
+    config.stage = stage
+    config.model.first_stage.update(
+        z_channels=3, ch=16, ch_mult=(1, 2, 4), num_res_blocks=1, resolution=48, mid_attention=False, num_groups=8
+    )
+    config.model.liif.hidden = (64, 64, 64, 64)
+    config.model.unet.update(
+        model_channels=32, channel_mult=(1, 2, 3), num_res_blocks=1, attention_rates=(), num_groups=16
+    )
+    config.model.sampling.update(steps=20, size=48)
+    config.data.update(image_size=48, min_crop=0.5, target_min=24, target_max=48, target_patch=24)
+    config.train.update(steps=1_000_000, minutes=MINUTES, batch_size=8, warmup_steps=50, ema_decay=0.999)
+    config.train.update(val_every=1000, checkpoint_every=1000)
+    config.train.learning_rate = {"first_stage": 2e-3, "diffusion": 1e-3, "align": 2e-5}[stage]
+    if task == "sr":
+        config.model.condition.update(enabled=True, upsampling=4.0)
+        config.data.transpose = True
+        if stage != "first_stage":
+            config.data.lr_size = 12
+    return config.lock()

@@ -1,0 +1,83 @@
+"""Finding models: bundled ones by name, training runs and exported folders by path."""
+
+import json
+import os
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+from arbiscale_jax.errors import UserError
+from arbiscale_jax.inference import Model
+from arbiscale_jax.storage import CONFIG, WEIGHTS, bundled_models, locate, read_config, read_weights, write_text
+from arbiscale_jax.weights import save_weights
+
+FORMAT, CARD = 1, "README.md"  # of an exported model
+
+
+def load(name: str | os.PathLike, *, dtype=jnp.float32) -> Model:
+    """Loads a model: a bundled one's name, a training run's directory, or an exported folder.
+
+    Args: dtype, compute type of the networks; weights stay float32.
+    Returns: a Model; of a run, the newest checkpoint with its averaged (EMA) weights.
+    Raises: UserError if there is no such model, or it is incomplete.
+    """
+    folder = locate(name)
+    if not folder.is_dir():
+        known = ", ".join(bundled_models()) or "none in this version"
+        raise UserError(f"There is no model {str(name)!r}: no such directory, and the bundled models are: {known}.")
+    if not (folder / CONFIG).is_file():
+        raise UserError(f"{folder} is neither a training run nor an exported model: it has no {CONFIG}.")
+    config, weights = read_config(folder), read_weights(folder)
+    if not isinstance(config.get("model"), dict):
+        raise UserError(f"{folder / CONFIG} describes no model; export or train it again.")
+    scale_factor = float(np.asarray(weights.pop("scale_factor", 1.0)))
+    if "encoder" not in weights.get("first_stage", {}):
+        raise UserError(f"{folder} holds no auto-encoder weights (first_stage/encoder); is the export or run complete?")
+    return Model(config["model"], weights, scale_factor, dtype=dtype)
+
+
+def export(run_dir: str | os.PathLike, folder: str | os.PathLike, *, dtype=np.float16) -> Path:
+    """Writes a run's model as a folder: config.json, weights.safetensors, README.md (model card).
+
+    Args: run_dir, a training run; folder, made if missing; dtype, of the stored weights (half precision by default).
+    Returns: the folder.
+    Raises: UserError if the run has no checkpoint, or `folder` holds something else.
+    """
+    run_dir, folder = Path(run_dir), Path(folder)
+    if not (run_dir / CONFIG).is_file():
+        raise UserError(f"{run_dir} is not a training run: it has no {CONFIG}.")
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / WEIGHTS).is_file())):
+        raise UserError(f"{folder} exists and is not an exported model; choose another folder.")
+    config, weights = read_config(run_dir), read_weights(run_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    about = {"format": FORMAT, "model": config["model"], "training": {k: v for k, v in config.items() if k != "model"}}
+    save_weights(folder / WEIGHTS, weights, dtype)
+    (folder / CARD).write_text(_card(run_dir.name, config, weights, np.dtype(dtype).name))
+    write_text(folder / CONFIG, json.dumps(about, indent=1) + "\n")
+    return folder
+
+
+def _card(name: str, config: dict, weights: dict, dtype: str) -> str:
+    def count(tree):
+        return sum(count(v) if isinstance(v, dict) else np.size(v) for v in tree.values())
+
+    parts = {**weights["first_stage"], **({"unet": weights["unet"]} if "unet" in weights else {})}
+    rows = "\n".join(f"| {part} | {count(tree):,} |" for part, tree in parts.items())
+    task = "super-resolution" if config["model"]["condition"]["enabled"] else "generation"
+    data = config.get("data", {})
+    return f"""# {name}
+
+A model of arbiscale_jax for arbitrary-scale {task}, exported from the run `{name}` (stage `{config.get("stage")}`).
+
+Use: `python run_sample.py --model THIS_FOLDER ...`, or `arbiscale_jax.load("THIS_FOLDER")`.
+
+| part | parameters |
+| --- | --- |
+{rows}
+
+- Weights: {dtype}, averaged (EMA) where the run kept an average.
+- Trained on: {data.get("source", "unknown")} {data.get("root", "")}, crops of {data.get("image_size")} pixels.
+- config.json has the whole training configuration under `training`.
+- Licence of the weights, metrics, limits and intended use: to be stated by whoever publishes this folder.
+"""

@@ -1,0 +1,111 @@
+"""A training run on disk: config.json, frozen.safetensors and Orbax checkpoints of everything that changes."""
+
+import json
+import math
+import os
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
+
+from arbiscale_jax.errors import UserError
+from arbiscale_jax.storage import CHECKPOINTS, CONFIG, FROZEN, newest_step, read_config, write_text
+from arbiscale_jax.weights import save_weights
+
+from .state import TrainState
+
+
+def prepare(run_dir: Path) -> None:
+    """Creates a run's directory. Raises: UserError if nothing can be written there."""
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        probe = run_dir / f".write_test_{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as e:
+        raise UserError(
+            f"The work directory {run_dir} cannot be written ({e.strerror}); choose another --workdir."
+        ) from e
+
+
+def write_config(run_dir: Path, config: dict) -> None:
+    """Writes the resolved configuration."""
+    write_text(run_dir / CONFIG, json.dumps(config, indent=2) + "\n")
+
+
+def first_difference(a, b, name: str = "") -> str | None:
+    """Returns the dotted name of the first field in which two JSON-like values differ, None where they agree."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in (*a, *(k for k in b if k not in a)):
+            field = f"{name}.{key}" if name else key
+            if key not in a or key not in b:
+                return field
+            if found := first_difference(a[key], b[key], field):
+                return found
+        return None
+    a, b = (list(x) if isinstance(x, tuple) else x for x in (a, b))  # JSON has no tuples
+    return None if a == b else name
+
+
+def check_resumable(run_dir: Path, config: dict) -> None:
+    """Raises: UserError naming the field if the run was started with another stage or model (sampling aside)."""
+
+    def fixed(config):
+        return {"stage": config.get("stage"), "model": {**config.get("model", {}), "sampling": None}}
+
+    if field := first_difference(fixed(read_config(run_dir)), fixed(config)):
+        raise UserError(f"{run_dir} holds a run with another {field}; resume it with its own config or set --workdir.")
+
+
+def open_manager(run_dir: Path, keep: int) -> ocp.CheckpointManager:
+    """Opens a run's checkpoints for saving in the background; keeps the newest `keep` and the best validated one."""
+    policy = policies.AnyPreservationPolicy(
+        [policies.LatestN(max(keep, 1)), policies.BestN(get_metric_fn=lambda m: m["val_loss"], reverse=True, n=1)]
+    )
+    options = ocp.CheckpointManagerOptions(
+        best_fn=lambda m: m["val_loss"],  # makes Orbax store the metric; the policy decides
+        best_mode="min",
+        preservation_policy=policy,
+        enable_async_checkpointing=True,
+    )
+    return ocp.CheckpointManager((run_dir / CHECKPOINTS).resolve(), options=options)
+
+
+def save(manager: ocp.CheckpointManager, state: TrainState, elapsed: float, val_loss: float | None = None) -> None:
+    """Starts saving `state` and the run's training time in seconds; val_loss None or non-finite is never the best."""
+    items = {"params": state.params, "opt_state": state.opt_state} | ({"ema": state.ema} if state.ema else {})
+    args = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
+    args["progress"] = ocp.args.JsonSave({"elapsed": elapsed})
+    rank = val_loss if val_loss is not None and math.isfinite(val_loss) else math.inf
+    manager.save(int(state.step), args=ocp.args.Composite(**args), metrics={"val_loss": rank})
+
+
+def restore(manager: ocp.CheckpointManager, like: TrainState) -> tuple[TrainState, float]:
+    """Reads the newest checkpoint, shaped and placed as `like` (ShapeDtypeStructs), and the run's training time.
+
+    Raises: UserError if it does not fit `like`, as where EMA was switched on since.
+    """
+    step = manager.latest_step()
+    items = {"params": like.params, "opt_state": like.opt_state} | ({"ema": like.ema} if like.ema else {})
+    args = {name: ocp.args.StandardRestore(tree) for name, tree in items.items()}
+    try:
+        out = manager.restore(step, args=ocp.args.Composite(**args, progress=ocp.args.JsonRestore()))
+    except (ValueError, KeyError, FileNotFoundError) as e:
+        where = f"{manager.directory}/{step}"
+        raise UserError(f"Checkpoint {where} does not fit this config ({e}); use its own or another --workdir.") from e
+    count = jax.device_put(np.int32(step), like.step.sharding)
+    ema = out["ema"] if like.ema else {}
+    return TrainState(count, out["params"], ema, out["opt_state"]), out["progress"]["elapsed"]
+
+
+def read_elapsed(run_dir: Path) -> float:
+    """Reads the training time, in seconds, at the newest checkpoint."""
+    path = Path(run_dir).resolve() / CHECKPOINTS / str(newest_step(run_dir)) / "progress"
+    return ocp.JsonCheckpointHandler().restore(path, args=ocp.args.JsonRestore())["elapsed"]
+
+
+def write_frozen(run_dir: Path, frozen: dict) -> None:
+    """Writes the weights that the run does not train; they never change."""
+    save_weights(run_dir / FROZEN, frozen)

@@ -1,0 +1,141 @@
+"""What the two latent stages share: noise prediction on frozen latents, validation at spread times, short sampling."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from arbiscale_jax import diffusion, models
+from arbiscale_jax.errors import UserError
+
+from . import stage as s
+
+VAL_ROUNDS = 4  # times per validation example
+VAL_STEPS = 20  # of DDIM
+
+
+class Nets(NamedTuple):
+    """The networks and numbers of a latent stage."""
+
+    first_stage: Any
+    unet: Any
+    alpha_bar: np.ndarray  # [T]
+    image_size: int
+    interpolation: str | None  # of the SR condition; None: unconditional
+
+
+def build_nets(config) -> Nets:
+    """Raises: UserError if data and condition do not fit."""
+    s.check_sizes(config)
+    condition, size, lr = config.model.condition, config.data.image_size, config.data.lr_size
+    if condition.enabled and (lr <= 0 or lr * condition.upsampling != size):
+        scale = condition.upsampling
+        raise UserError(f"data.lr_size={lr} times model.condition.upsampling={scale} must be data.image_size={size}.")
+    dtype = s.compute_dtype(config)
+    return Nets(
+        models.build_first_stage(config.model, dtype),
+        models.build_unet(config.model, dtype),
+        diffusion.make_alpha_bar(**config.model.schedule),
+        size,
+        condition.interpolation if condition.enabled else None,
+    )
+
+
+def init(nets: Nets, key, batch):
+    """Makes random weights of all networks."""
+    key_first, key_unet = jax.random.split(key)
+    first_stage = s.init_first_stage(nets.first_stage, key_first, batch)
+    one = {name: x[:1] for name, x in batch.items()}
+    weights = {"first_stage": first_stage, "scale_factor": jnp.float32(1)}
+    z_0, c = encode(nets, weights, one, key), condition(nets, weights, one)
+    return {"first_stage": first_stage, "unet": nets.unet.init(key_unet, z_0, jnp.zeros(1, jnp.int32), c)["params"]}
+
+
+def encode(nets: Nets, frozen, batch, key):
+    """Encodes the image as diffusion sees it: a posterior sample (the mean without double_z) times scale_factor."""
+    moments = nets.first_stage.apply({"params": frozen["first_stage"]}, batch["image"], method="posterior")
+    return s.draw_latent(key, *moments) * frozen["scale_factor"]  # b h w c
+
+
+def condition(nets: Nets, frozen, batch):
+    """Encodes the LR image, enlarged to the HR size (paper 4.3): [b h w c], or None without SR condition."""
+    if nets.interpolation is None:
+        return None
+    x = models.interpolate(batch["lr"], (nets.image_size, nets.image_size), nets.interpolation)
+    mean, _ = nets.first_stage.apply({"params": frozen["first_stage"]}, x, method="posterior")
+    return mean * frozen["scale_factor"]
+
+
+def scale_factor(nets: Nets, frozen, batch, key):
+    """1 / std of a batch of latents -> [] float32."""
+    return 1 / jnp.std(encode(nets, {**frozen, "scale_factor": jnp.float32(1)}, batch, key))
+
+
+class Prediction(NamedTuple):
+    """One evaluation of eps_theta at z_t = q(z_0, eps, t)."""
+
+    z_t: jax.Array
+    eps: jax.Array
+    eps_hat: jax.Array
+
+
+def predict(nets: Nets, params, frozen, batch, key, t, *, train: bool) -> Prediction:
+    """Noises the batch's latents to times t [b] and predicts the noise; `train` turns dropout on."""
+    key_z, key_eps, key_drop = jax.random.split(key, 3)
+    z_0 = encode(nets, frozen, batch, key_z)
+    eps = jax.random.normal(key_eps, z_0.shape)
+    z_t, c = diffusion.q_sample(z_0, eps, t, nets.alpha_bar), condition(nets, frozen, batch)
+    eps_hat = nets.unet.apply({"params": params["unet"]}, z_t, t, c, train=train, rngs={"dropout": key_drop})
+    return Prediction(z_t, eps, eps_hat)
+
+
+def spread_times(b: int, T: int) -> np.ndarray:
+    """Places VAL_ROUNDS * b times evenly in [0, T), so that every example visits all parts -> int32 [rounds b]."""
+    k = np.arange(VAL_ROUNDS * b).reshape(VAL_ROUNDS, b)
+    return ((k + 0.5) * T / k.size).astype(np.int32)
+
+
+def make_stage(nets: Nets, losses_at: Callable) -> s.Stage:
+    """Builds a stage that trains the U-Net at t uniform in [0, T) and validates at fixed times.
+
+    Args: losses_at, (params, frozen, batch, key, t [b], train=) -> {"loss": [b], other terms: [b]}.
+    """
+
+    def loss_fn(params, frozen, batch, key):
+        key_t, key_rest = jax.random.split(key)
+        t = jax.random.randint(key_t, batch["image"].shape[:1], 0, len(nets.alpha_bar))
+        metrics = jax.tree.map(jnp.mean, losses_at(params, frozen, batch, key_rest, t, train=True))
+        return metrics.pop("loss"), metrics
+
+    def eval_fn(params, frozen, batch, key):
+        key_loss, key_sample = jax.random.split(key)
+        times = jnp.asarray(spread_times(len(batch["image"]), len(nets.alpha_bar)))
+        keys = jax.random.split(key_loss, VAL_ROUNDS)
+        metrics = jax.lax.map(lambda now: losses_at(params, frozen, batch, now[0], now[1], train=False), (keys, times))
+        metrics = jax.tree.map(jnp.mean, metrics)
+        x_hat = sample_images(nets, params, frozen, batch, key_sample)
+        if nets.interpolation is None:
+            return metrics, x_hat[:, None]
+        lr = models.interpolate(batch["lr"], x_hat.shape[1:3], "nearest")
+        metrics["psnr"] = s.psnr(x_hat, batch["image"])
+        return metrics, jnp.stack([lr, x_hat, batch["image"]], axis=1)
+
+    def scale(frozen, batch, key):
+        return scale_factor(nets, frozen, batch, key)
+
+    return s.Stage(lambda key, batch: init(nets, key, batch), ("unet",), loss_fn, eval_fn, scale)
+
+
+def sample_images(nets: Nets, params, frozen, batch, key):
+    """Draws one latent an example by a short DDIM and renders it at the training size -> [b H W 3]."""
+    c = condition(nets, frozen, batch)
+    shape = jax.eval_shape(lambda: encode(nets, frozen, batch, key)).shape
+    steps = min(VAL_STEPS, len(nets.alpha_bar))
+
+    def eps_fn(z_t, t):
+        return nets.unet.apply({"params": params["unet"]}, z_t, t, c)
+
+    z_0 = diffusion.sample(eps_fn, jax.random.normal(key, shape), nets.alpha_bar, steps=steps)
+    return s.render_whole(nets.first_stage, frozen["first_stage"], z_0 / frozen["scale_factor"], nets.image_size)

@@ -1,0 +1,93 @@
+"""What a run shows and writes: progress, metrics.jsonl, sample pictures."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from arbiscale_jax.storage import write_text
+
+METRICS, SAMPLES = "metrics.jsonl", "samples"
+
+
+def append_metrics(run_dir: Path, record: dict) -> None:
+    """Adds one JSON object as a line to metrics.jsonl; non-finite numbers become null."""
+    record = {k: (v if isinstance(v, int) or np.isfinite(v) else None) for k, v in record.items()}
+    with (run_dir / METRICS).open("a") as f:
+        f.write(json.dumps(record) + "\n")
+
+
+def read_metrics(run_dir: Path) -> list[dict]:
+    """Reads metrics.jsonl, [] without one; a line cut short by a crash is left out."""
+    path = Path(run_dir) / METRICS
+    records = []
+    for line in path.read_text().splitlines() if path.is_file() else ():
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            continue
+    return records
+
+
+def rewind_metrics(run_dir: Path, step: int) -> None:
+    """Drops the records after `step`, which a resumed run makes again."""
+    records = [r for r in read_metrics(run_dir) if r["step"] <= step]
+    write_text(run_dir / METRICS, "".join(json.dumps(r) + "\n" for r in records))
+
+
+def save_panels(run_dir: Path, step: int, panels: np.ndarray) -> Path:
+    """Writes samples/step_XXXXXXX.png: a row an example, its panels side by side; single panels fill a square.
+
+    Args: panels, [b k h w 3] in [-1, 1].
+    """
+    b, k, h, w, _ = panels.shape
+    if k == 1:
+        k = int(np.ceil(np.sqrt(b)))
+        rows = -(-b // k)
+        white = np.ones((rows * k - b, h, w, 3), panels.dtype)
+        panels = np.concatenate([panels[:, 0], white]).reshape(rows, k, h, w, 3)
+        b = rows
+    sheet = panels.transpose(0, 2, 1, 3, 4).reshape(b * h, k * w, 3)
+    sheet = np.clip(np.round((np.nan_to_num(sheet) + 1) * 127.5), 0, 255).astype(np.uint8)
+    path = run_dir / SAMPLES / f"step_{step:07d}.png"
+    path.parent.mkdir(exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    Image.fromarray(sheet).save(part, format="png")
+    part.replace(path)
+    return path
+
+
+class Report(NamedTuple):
+    """Where a run's messages go."""
+
+    say: Callable[[str], None]  # a line that stays
+    show: Callable[[float, str], None]  # share done in [0, 1], state of things
+
+
+@contextmanager
+def progress(name: str, *, quiet: bool = False) -> Iterator[Report]:
+    """Shows a bar on a terminal and plain lines elsewhere; nothing where `quiet` (all processes but the first)."""
+    if quiet:
+        yield Report(lambda line: None, lambda share, line: None)
+        return
+    if not sys.stdout.isatty():
+
+        def say(line):
+            print(line, flush=True)
+
+        yield Report(say, lambda share, line: say(f"{name} {share:4.0%}  {line}"))
+        return
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    state = TextColumn("{task.fields[line]}", markup=False)
+    with Progress(TextColumn(name), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), state) as bar:
+        task = bar.add_task(name, total=1.0, line="compiling")
+        yield Report(
+            lambda line: bar.console.print(line, markup=False, highlight=False),
+            lambda share, line: bar.update(task, completed=share, line=line),
+        )

@@ -1,0 +1,40 @@
+"""Parameter trees as safetensors files: flat keys joined by '/', no pickle."""
+
+from pathlib import Path
+
+import numpy as np
+from flax import traverse_util
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from arbiscale_jax.errors import UserError
+
+
+def save_weights(path: Path, tree: dict, dtype=None) -> None:
+    """Writes a nested dict of arrays to `path`, floating ones as `dtype` if given; complete or not at all."""
+    flat = {}
+    for key, value in traverse_util.flatten_dict(tree, sep="/").items():
+        value = np.asarray(value)
+        if dtype is not None and np.issubdtype(value.dtype, np.floating) and value.ndim > 0:
+            value = value.astype(dtype)
+        flat[key] = np.ascontiguousarray(value).reshape(value.shape)  # ascontiguousarray makes scalars 1-d
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    save_file(flat, part)
+    part.replace(path)
+
+
+def load_weights(path: Path) -> dict:
+    """Reads a nested dict of numpy arrays, half precision turned to float32.
+
+    Raises: UserError if the file is missing or not a safetensors file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"There is no weights file {path}; is the folder a complete exported model or run?")
+    try:
+        flat = load_file(path)
+    except (SafetensorError, OSError, ValueError) as e:
+        raise UserError(f"{path} is not a readable safetensors file ({e}); copy or export it again.") from e
+    flat = {k: v.astype(np.float32) if v.dtype == np.float16 else v for k, v in flat.items()}
+    return traverse_util.unflatten_dict(flat, sep="/")

@@ -1,0 +1,343 @@
+"""The command line: mistakes end in one sentence and exit code 2, and leave nothing behind."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from absl import flags
+from PIL import Image
+
+from arbiscale_jax import images
+from arbiscale_jax.cli import config_flag, export, files, main, program, quickstart, sample, sizes, train
+from arbiscale_jax.config import get_base_config
+from arbiscale_jax.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with good and bad inputs, which is also the working directory."""
+    rng = np.random.default_rng(0)
+    photo = Image.fromarray(rng.integers(0, 256, (40, 60, 3), np.uint8))
+    photo.save(tmp_path / "photo.png")
+    photo.save(tmp_path / "photo.jpg")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "photo.jpg").read_bytes()[:900])
+    (tmp_path / "cut.png").write_bytes((tmp_path / "photo.png").read_bytes()[:900])
+    (tmp_path / "text.png").write_text("This is not a picture.\n")
+    (tmp_path / "zero.png").write_bytes(b"")
+    Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "without.py").write_text("x = 1\n")
+    (tmp_path / "wrong.py").write_text("def get_config():\n    return 1\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+class FakeModel:
+    """Renders the seed."""
+
+    config = {"sampling": {"steps": 50, "sampler": "ddim", "eta": 0.0, "size": 8}}
+
+    def upscale_latent(self, image, *, samples, seed, progress, **sampling):
+        assert image.dtype == np.uint8 and image.ndim == 3
+        return self.generate_latent(samples, seed=seed, progress=progress, **sampling)
+
+    def generate_latent(self, num, *, seed, progress, **sampling):
+        for i in range(num):
+            progress(i + 1, num)
+        return np.full((num, 2, 2, 3), seed) + np.arange(num)[:, None, None, None]
+
+    def render(self, z, size):
+        return np.full((len(z), *size, 3), z[0, 0, 0, 0], np.uint8)
+
+
+def error_of(capsys, command, argv) -> str:
+    """Runs a command that must fail and returns its only line of output."""
+    assert program.run(command, argv) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert re.fullmatch(r"error: [^\n]+\n", captured.err), captured.err
+    return captured.err
+
+
+UPSCALE = ["--task=upscale", "--model=m", "--output=out"]
+GOOD = [*UPSCALE, "--input=photo.png"]
+GENERATE = ["--task=generate", "--model=m", "--output=out"]
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        ([], "Give --task"),
+        (["--task=paint"], "--task=paint"),
+        (["--task=upscale", "--input=photo.png"], "Give --model"),
+        (UPSCALE, "Give --input"),
+        ([*UPSCALE, "--input=nowhere"], "--input=nowhere does not exist"),
+        ([*UPSCALE, "--input=empty"], "no image file"),
+        ([*UPSCALE, "--input=text.png"], "text.png is no"),
+        ([*UPSCALE, "--input=zero.png"], "zero.png is empty"),
+        ([*UPSCALE, "--input=cut.jpg"], "cut.jpg is damaged or truncated"),
+        ([*UPSCALE, "--input=cut.png"], "cut.png is damaged or truncated"),
+        ([*UPSCALE, "--input=dot.png"], "dot.png has 1 x 1 pixels"),
+        ([*GOOD, "cut.jpg"], "cut.jpg is damaged"),
+        ([*GOOD, "photo.png"], "2 inputs are called photo.png"),
+        ([*GOOD, "--max-pixels=2399"], "--max-pixels=2399"),
+        ([*GOOD, "--scale=0"], "--scale=0 is no scale"),
+        ([*GOOD, "--scale=-1"], "--scale=-1 is no scale"),
+        ([*GOOD, "--scale=nan"], "--scale=nan is no scale"),
+        ([*GOOD, "--scale=inf"], "--scale=inf is no scale"),
+        ([*GOOD, "--scale=1e9"], "--max-output-pixels"),
+        ([*GOOD, "--scale=1e308"], "--max-output-pixels"),
+        ([*GOOD, "--scale=0.001"], "give a larger one"),
+        ([*GOOD, "--scale=big"], "--scale=big"),
+        ([*GOOD, "--scale=2", "--size=3x4"], "exclude each other"),
+        ([*GOOD, "--size=900"], "--size=900 is no size"),
+        ([*GOOD, "--size=0x9"], "--size=0x9 is no size"),
+        ([*GOOD, "--samples=0"], "--samples=0"),
+        ([*GOOD, "--steps=0"], "--steps=0"),
+        ([*GOOD, "--seed=-1"], "--seed=-1"),
+        ([*GOOD, "--eta=nan"], "--eta=nan"),
+        ([*GOOD, "--eta=2"], "--eta=2"),
+        ([*GOOD, "--sampler=euler"], "--sampler=euler"),
+        ([*GOOD, "--num=3"], "--num belongs to the task generate"),
+        ([*GOOD, "--sacle=2"], "did you mean scale"),
+        ([*GOOD, "--output=result.png"], "looks like a file"),
+        ([*GOOD, "--output=text.png/out"], "text.png is a file"),
+        ([*GENERATE, "--scale=2"], "--scale belongs to the task upscale"),
+        ([*GENERATE, "--num=0"], "--num=0"),
+        ([*GENERATE, "--sizes=12x"], "--sizes=12x is no size"),
+        ([*GENERATE, "--sizes=99999x99999"], "--max-output-pixels"),
+        ([*GENERATE, "stray"], "stray"),
+    ],
+)
+def test_sampling_refuses_bad_input_before_a_model_is_loaded(folder, capsys, monkeypatch, argv, message):
+    monkeypatch.setattr(sample, "_load", lambda name: pytest.fail("loaded a model"))
+    before = sorted(folder.rglob("*"))
+    assert message in error_of(capsys, sample.main, argv)
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        ([], "Give --config"),
+        (["--config=nowhere.py"], "no configuration nowhere.py"),
+        (["--config=quickstart_sr_frist_stage"], "did you mean quickstart_sr_first_stage"),
+        (["--config=without.py"], "no function get_config"),
+        (["--config=text.png"], "not a Python file"),
+        (["--config=wrong.py"], "returned int"),
+        (["--config=quickstart_sr_first_stage", "--config.foo=1"], "no configuration field --config.foo"),
+        (["--config=quickstart_sr_first_stage", "--config.train.step=1"], "did you mean train.steps"),
+        (["--config=quickstart_sr_first_stage", "--config.steps=1"], "model.sampling.steps or train.steps"),
+        (["--config=quickstart_sr_first_stage", "--config.train=1"], "is a section"),
+        (["--config=quickstart_sr_first_stage", "--config.train.steps=many"], "--config.train.steps=many"),
+        (["--config=quickstart_sr_first_stage", "--config.train.steps=1.5"], "--config.train.steps=1.5"),
+        (["--config=quickstart_sr_first_stage", "--config.data.flip=maybe"], "--config.data.flip=maybe"),
+        (["--config=quickstart_sr_first_stage", "--config.seed"], "seed"),
+        (["--config=quickstart_sr_first_stage", "--wrokdir=x"], "did you mean workdir"),
+        (["--config=quickstart_sr_first_stage", "stray"], "stray"),
+        (["--config=quickstart_sr_first_stage", "--workdir=text.png"], "--workdir=text.png is a file"),
+    ],
+)
+def test_training_refuses_bad_flags(folder, capsys, argv, message):
+    before = sorted(folder.rglob("*"))
+    assert message in error_of(capsys, train.main, argv)
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["paint"], "no command 'paint'"),
+        (["upscal"], "did you mean upscale"),
+        (["upscale", "--task=upscale"], "no flag --task"),
+        (["generate", "--input=photo.png"], "no flag --input"),
+        (["export", "--output=x"], "Give both --run"),
+        (["export", "--run=nowhere", "--output=x"], "--run=nowhere"),
+        (["quickstart", "--minutes=0"], "--minutes=0"),
+        (["quickstart", "--scale=nan"], "--scale=nan"),
+    ],
+)
+def test_commands_refuse_bad_flags(folder, capsys, argv, message):
+    assert message in error_of(capsys, main.dispatch, argv)
+
+
+@pytest.mark.parametrize("command", [train.main, sample.main, export.main, quickstart.main, main.dispatch])
+def test_help_explains_and_exits_0(capsys, command):
+    assert program.run(command, ["--help"]) == 0
+    captured = capsys.readouterr()
+    assert "Usage:" in captured.out and captured.err == ""
+
+
+def test_help_lists_every_field_of_the_configuration_and_its_value(capsys, folder):
+    assert program.run(train.main, ["--config=quickstart_sr_align", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"--config.{name}=" in out for name in config_flag.fields(get_base_config()))
+    assert "--config.stage='align'" in out
+
+
+@pytest.mark.parametrize("script", ["run_train.py", "run_sample.py", "run_quickstart.py"])
+def test_scripts_answer_without_jax(script, tmp_path):
+    code = "import runpy\ntry: runpy.run_path(sys.argv[0], run_name='__main__')\nfinally: print('jax' in sys.modules)"
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    argv = [sys.executable, "-c", "import sys; sys.argv.pop(0)\n" + code, str(ROOT / script), "--help"]
+    done = subprocess.run(argv, capture_output=True, text=True, cwd=tmp_path, env=env)
+    assert done.returncode == 0 and done.stdout.endswith("False\n"), done.stdout + done.stderr
+
+
+def test_keyboard_interrupt_exits_130_and_bugs_keep_their_traceback(capsys):
+    def interrupted(argv):
+        raise KeyboardInterrupt
+
+    def broken(argv):
+        raise ValueError("a bug")
+
+    assert program.run(interrupted, []) == 130
+    with pytest.raises(ValueError, match="a bug"):
+        program.run(broken, [])
+
+
+def test_overrides_reach_training_with_the_types_of_the_configuration(folder, monkeypatch):
+    import arbiscale_jax.training
+
+    calls = []
+    monkeypatch.setattr(program, "start_jax", lambda: None)
+    monkeypatch.setattr(arbiscale_jax.training, "train", lambda config, workdir: calls.append((config, workdir)))
+    argv = ["--config.train.steps=7", "--config", "configs/quickstart_sr_align.py", "--config.train.minutes=30"]
+    argv += ["--config.model.unet.attention_rates=4,2", "--noconfig.data.flip", "--config.data.root=a=b"]
+    assert program.run(train.main, argv) == 0
+    config, workdir = calls[0]
+    assert workdir == Path("runs/quickstart_sr_align") and config.stage == "align"
+    assert config.train.steps == 7 and config.train.minutes == 30.0 and isinstance(config.train.minutes, float)
+    assert config.model.unet.attention_rates == (4, 2) and config.data.flip is False and config.data.root == "a=b"
+
+    (folder / "mine.py").write_text(
+        "from arbiscale_jax.config import get_base_config\n"
+        "def get_config(text='none'):\n    config = get_base_config()\n    config.data.root = text\n    return config\n"
+    )
+    assert program.run(train.main, ["--config=mine.py:some", "--workdir=w"]) == 0
+    assert calls[1][0].data.root == "some" and calls[1][1] == Path("w")
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "configs").glob("*.py")))
+def test_every_configuration_is_locked_and_has_the_fields_of_the_base(name):
+    config = config_flag.load(name)
+    assert config.is_locked
+    assert set(config_flag.fields(config)) == set(config_flag.fields(get_base_config()))
+
+
+def test_upscale_writes_images_of_the_right_size_under_their_names(folder, monkeypatch, capsys):
+    monkeypatch.setattr(sample, "_load", lambda name: FakeModel())
+    argv = [*UPSCALE, "--input", "photo.png", "photo.jpg", "--scale=3.7", "--max_pixels=2400"]
+    assert program.run(sample.main, argv) == 0
+    assert Image.open("out/photo.png_x3.7.png").size == (222, 148)
+    argv = ["upscale", "--model=m", "--output=out2", "--input=photo.png", "--size=10x20", "--samples=2"]
+    assert program.run(main.dispatch, [*argv, "--seed=5", "--steps=3"]) == 0
+    assert sorted(p.name for p in Path("out2").iterdir()) == ["photo_10x20_0.png", "photo_10x20_1.png", "sample.json"]
+    assert Image.open("out2/photo_10x20_1.png").getpixel((0, 0)) == (6, 6, 6)
+    resolved = json.loads(Path("out2/sample.json").read_text())
+    assert resolved["steps"] == 3 and resolved["sampler"] == "ddim"
+    assert resolved["samples"] == 2 and resolved["scale"] is None
+    assert "wrote out2/photo_10x20_0.png" in capsys.readouterr().out
+
+
+def test_generate_renders_each_latent_at_every_size(folder, monkeypatch):
+    monkeypatch.setattr(sample, "_load", lambda name: FakeModel())
+    assert program.run(sample.main, [*GENERATE, "--num=2", "--sizes=12,16x20"]) == 0
+    names = ["sample_000_12x12.png", "sample_000_16x20.png", "sample_001_12x12.png", "sample_001_16x20.png"]
+    assert sorted(p.name for p in Path("out").glob("*.png")) == names
+    assert Image.open("out/sample_001_16x20.png").size == (20, 16)
+    assert program.run(sample.main, [*GENERATE, "--num=1", "--output=default"]) == 0
+    assert Image.open("default/sample_000_8x8.png").size == (8, 8)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I", "F"])
+def test_read_image_takes_every_mode(tmp_path, mode):
+    grey = np.full((4, 6), 255, np.uint8)
+    grey[:, :3] = 0
+    if mode in ("I;16", "I", "F"):
+        white, dtype = {"I;16": (65535, np.uint16), "I": (65535, np.int32), "F": (1, np.float32)}[mode]
+        image = Image.fromarray((grey // 255).astype(dtype) * dtype(white))
+    else:
+        image = Image.fromarray(grey).convert(mode)
+    image.save(tmp_path / "a.tif" if mode not in ("LA",) else tmp_path / "a.png")
+    read = images.read_image(next(tmp_path.glob("a.*")))
+    assert read.shape == (4, 6, 3) and read.dtype == np.uint8
+    np.testing.assert_allclose(read, np.repeat(grey[:, :, None], 3, axis=2), atol=1)
+
+
+def test_read_image_keeps_16_bit_grey_in_proportion(tmp_path):
+    Image.fromarray(np.full((2, 2), 32896, np.uint16)).save(tmp_path / "a.png")
+    assert images.read_image(tmp_path / "a.png")[0, 0].tolist() == [128, 128, 128]
+
+
+def test_read_image_turns_upright_and_puts_transparency_on_white(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned right by 90 degrees
+    Image.fromarray(np.zeros((4, 8, 3), np.uint8)).save(tmp_path / "a.jpg", exif=exif)
+    assert images.read_image(tmp_path / "a.jpg").shape == (8, 4, 3)
+    Image.new("RGBA", (2, 2), (255, 0, 0, 0)).save(tmp_path / "a.png")
+    assert images.read_image(tmp_path / "a.png")[0, 0].tolist() == [255, 255, 255]
+    clear = Image.new("P", (2, 2), 3)
+    clear.putpalette([0] * 768)
+    clear.save(tmp_path / "p.png", transparency=3)
+    assert images.read_image(tmp_path / "p.png")[0, 0].tolist() == [255, 255, 255]
+
+
+def test_a_decompression_bomb_is_refused_by_its_header(tmp_path):
+    Image.new("1", (30000, 30000)).save(tmp_path / "bomb.png")
+    limit = Image.MAX_IMAGE_PIXELS
+    with pytest.raises(UserError, match="30000 x 30000 pixels, more than --max-pixels=100000000"):
+        images.read_image(tmp_path / "bomb.png")
+    assert Image.MAX_IMAGE_PIXELS == limit
+
+
+def test_write_image_is_complete_or_not_at_all(tmp_path, monkeypatch):
+    image = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
+    files.write_image(tmp_path / "new" / "a.png", image)
+    assert (images.read_image(tmp_path / "new" / "a.png") == image).all()
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["a.png"]
+
+    def full_disk(self, content):
+        with open(self, "wb") as f:
+            f.write(content[:10])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    with pytest.raises(UserError, match="No space left on device"):
+        files.write_image(tmp_path / "new" / "b.png", image)
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["a.png"]
+
+
+def test_an_output_larger_than_the_disk_is_refused(tmp_path):
+    with pytest.raises(UserError, match="GB free; make room"):
+        files.check_output_folder(tmp_path / "not" / "yet", 10**18)
+    files.check_output_folder(tmp_path / "not" / "yet", 10)
+    assert not (tmp_path / "not").exists()
+
+
+def test_sizes_are_height_then_width():
+    assert sizes.parse_sizes("128, 160,192x256", "--sizes") == [(128, 128), (160, 160), (192, 256)]
+    assert sizes.scaled((100, 150), 3.7, "photo.png") == (370, 555)
+
+
+def test_the_compilation_cache_goes_where_the_environment_says(tmp_path, monkeypatch):
+    import jax
+
+    options = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in options}
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    monkeypatch.setenv("ARBISCALE_CACHE", str(tmp_path / "cache"))
+    try:
+        program.start_jax()
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "cache") and (tmp_path / "cache").is_dir()
+        assert flags.FLAGS.is_parsed()
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)

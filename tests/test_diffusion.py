@@ -1,0 +1,161 @@
+"""The diffusion in closed form: no network is needed where the data is one Gaussian."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from arbiscale_jax import diffusion
+
+ALPHA_BAR = diffusion.make_alpha_bar(1000, 0.0015, 0.0155)
+MEAN, STD = 0.7, 0.6  # of the data z_0 ~ N(m, s^2)
+
+
+def gaussian_eps(z_t, t, std=STD):
+    """E[eps | z_t] for z_0 ~ N(m, s^2): (z_t - sqrt(a) m) sqrt(1 - a) / (a s^2 + 1 - a); t may be fractional."""
+    log_snr = np.log(ALPHA_BAR / (1 - ALPHA_BAR))
+    a = jax.nn.sigmoid(jnp.interp(t.astype(jnp.float32), jnp.arange(1000.0), jnp.asarray(log_snr, jnp.float32)))[
+        :, None, None, None
+    ]
+    return (z_t - jnp.sqrt(a) * MEAN) * jnp.sqrt(1 - a) / (a * std**2 + 1 - a)
+
+
+def run(z_T, std=STD, **options):
+    def eps_fn(z_t, t):
+        return gaussian_eps(z_t, t, std)
+
+    return jax.jit(lambda z, keys: diffusion.sample(eps_fn, z, ALPHA_BAR, keys=keys, **options))(
+        z_T, jax.random.split(jax.random.key(5), len(z_T))
+    )
+
+
+def test_the_schedule_is_linear_in_the_square_root():
+    betas = 1 - ALPHA_BAR / np.append(1, ALPHA_BAR[:-1])
+    np.testing.assert_allclose(betas[[0, -1]], [0.0015, 0.0155], rtol=1e-10)
+    np.testing.assert_allclose(np.diff(np.sqrt(betas), 2), 0, atol=1e-12)
+    with pytest.raises(ValueError, match="linear_start"):
+        diffusion.make_alpha_bar(1000, 0.02, 0.01)
+
+
+@pytest.mark.parametrize(
+    "steps, expected",
+    [
+        (5, [1, 201, 401, 601, 801]),
+        (1000, range(1000)),
+        (3, [1, 334, 667]),
+        (999, [1 + k * 1000 // 999 for k in range(999)]),
+    ],
+)
+def test_ddim_visits_the_stated_times(steps, expected):
+    np.testing.assert_array_equal(diffusion.ddim_times(steps, 1000), expected)
+    path = diffusion.ddim_trajectory(steps, ALPHA_BAR)
+    assert path.t[0] == expected[-1] and path.alpha_bar[-1] == ALPHA_BAR[0] and len(path.alpha_bar) == steps + 1
+
+
+def test_q_sample_and_its_inverse():
+    z_0, eps = jax.random.normal(jax.random.key(0), (2, 3, 4, 6, 2))
+    t = jnp.array([0, 400, 999])
+    z_t = diffusion.q_sample(z_0, eps, t, ALPHA_BAR)
+    a = ALPHA_BAR[np.array(t)][:, None, None, None]
+    np.testing.assert_allclose(z_t, np.sqrt(a) * z_0 + np.sqrt(1 - a) * eps, atol=1e-5)
+    np.testing.assert_allclose(diffusion.predict_z_0(z_t, eps, t, ALPHA_BAR), z_0, atol=2e-4)
+    with pytest.raises(ValueError, match="eps must match"):
+        diffusion.q_sample(z_0, eps[:1], t, ALPHA_BAR)
+
+
+def test_both_sides_of_equation_8_agree_example_by_example():
+    z_0, eps, eps_hat = jax.random.normal(jax.random.key(0), (3, 4, 4, 6, 2))
+    t = jnp.array([3, 250, 600, 999])
+    z_t = diffusion.q_sample(z_0, eps, t, ALPHA_BAR)
+    z_0_hat = diffusion.predict_z_0(z_t, eps_hat, t, ALPHA_BAR)
+    np.testing.assert_allclose(
+        diffusion.recon_loss(z_0_hat, z_0, t, ALPHA_BAR), diffusion.eps_loss(eps_hat, eps), rtol=1e-3
+    )
+
+
+def test_the_weight_of_equation_7_can_be_capped():
+    t = jnp.array([0, 500, 999])
+    exact = ALPHA_BAR[np.array(t)] / (1 - ALPHA_BAR[np.array(t)])
+    assert exact[0] == pytest.approx(665.7, abs=0.1)  # the 666 of the paper's schedule
+    np.testing.assert_allclose(diffusion.snr_weight(t, ALPHA_BAR), exact, rtol=1e-5)
+    np.testing.assert_allclose(diffusion.snr_weight(t, ALPHA_BAR, cap=5.0), np.minimum(exact, 5), rtol=1e-5)
+
+
+@pytest.mark.parametrize("t, s", [(999, 500), (500, 1), (1, 0)])
+def test_a_ddim_step_with_the_true_noise_stays_on_its_trajectory(t, s):
+    z_0, eps = jax.random.normal(jax.random.key(0), (2, 2, 4, 6, 3))
+    z_t, z_s = (diffusion.q_sample(z_0, eps, jnp.full(2, i), ALPHA_BAR) for i in (t, s))
+    np.testing.assert_allclose(diffusion.ddim_step(z_t, eps, ALPHA_BAR[t], ALPHA_BAR[s]), z_s, atol=1e-3)
+
+
+def closed_form(path, z_T, sampler):
+    """The sampler on a Gaussian as an affine recursion z -> k z + d in float64; returns where z_T ends."""
+    K, D = 1.0, 0.0  # z = K z_T + D
+    before = None
+    for i, (a, a_next) in enumerate(zip(path.alpha_bar[:-1], path.alpha_bar[1:])):
+        g = np.sqrt(1 - a) / (a * STD**2 + 1 - a)  # eps = g (z - sqrt(a) m)
+        eK, eD = g * K, g * (D - np.sqrt(a) * MEAN)
+        xK, xD = (K - np.sqrt(1 - a) * eK) / np.sqrt(a), (D - np.sqrt(1 - a) * eD) / np.sqrt(a)
+        if sampler == "ddim":
+            K, D = (np.sqrt(a_next) * x + np.sqrt(1 - a_next) * e for x, e in ((xK, eK), (xD, eD)))
+        else:
+            h = 0.5 * np.log(a_next / (1 - a_next) * (1 - a) / a)
+            yK, yD = (xK, xD) if before is None else (1.5 * xK - 0.5 * before[0], 1.5 * xD - 0.5 * before[1])
+            keep, gain = np.sqrt((1 - a_next) / (1 - a)), -np.sqrt(a_next) * np.expm1(-h)
+            K, D, before = keep * K + gain * yK, keep * D + gain * yD, (xK, xD)
+    return K * np.asarray(z_T, np.float64) + D
+
+
+@pytest.mark.parametrize("sampler, steps", [("ddim", 7), ("ddim", 200), ("dpmpp", 7), ("dpmpp", 20)])
+def test_a_sampler_follows_its_closed_form_recursion(sampler, steps):
+    z_T = jax.random.normal(jax.random.key(1), (2, 4, 4, 1))
+    path = getattr(diffusion, f"{sampler}_trajectory")(steps, ALPHA_BAR)
+    np.testing.assert_allclose(run(z_T, steps=steps, sampler=sampler), closed_form(path, z_T, sampler), atol=1e-5)
+
+
+@pytest.mark.parametrize("sampler, eta, std", [("ddim", 0.0, 0.6), ("ddim", 1.0, 1.0), ("dpmpp", 0.0, 0.3)])
+def test_a_sampler_returns_the_gaussian_it_was_told_of(sampler, eta, std):
+    # 200 steps of first order narrow a Gaussian of small s: DDIM by 2.2 % at s = 0.4, with eta = 1 by 3.3 % at s = 0.6
+    start, end = diffusion.ddim_trajectory(200, ALPHA_BAR).alpha_bar[0], ALPHA_BAR[0]
+    noise = np.asarray(jax.random.normal(jax.random.key(3), (16, 64, 64, 1)), np.float64)
+    noise = (noise - noise.mean()) / noise.std()
+    z_T = np.sqrt(start) * MEAN + np.sqrt(start * std**2 + 1 - start) * noise  # ~ q(z_T)
+    z_0 = np.asarray(run(jnp.asarray(z_T, jnp.float32), std, steps=200, sampler=sampler, eta=eta))
+    assert z_0.mean() == pytest.approx(np.sqrt(end) * MEAN, rel=0.02)
+    assert z_0.std() == pytest.approx(np.sqrt(end * std**2 + 1 - end), rel=0.02)
+
+
+def test_the_second_order_sampler_needs_fewer_steps():
+    z_T = jax.random.normal(jax.random.key(1), (1, 8, 8, 1))
+    a = diffusion.ddim_trajectory(10, ALPHA_BAR).alpha_bar[0]
+
+    def std(a):
+        return np.sqrt(a * STD**2 + 1 - a)
+
+    exact = np.sqrt(ALPHA_BAR[0]) * MEAN + std(ALPHA_BAR[0]) / std(a) * (np.asarray(z_T) - np.sqrt(a) * MEAN)
+    error = {s: np.abs(run(z_T, steps=10, sampler=s) - exact).max() for s in diffusion.SAMPLERS}
+    assert error["dpmpp"] < 0.2 * error["ddim"]
+
+
+def test_ddim_noise_depends_on_the_examples_key_alone():
+    z_T, keys = jax.random.normal(jax.random.key(1), (3, 4, 4, 1)), jax.random.split(jax.random.key(2), 3)
+    sample = jax.jit(lambda z, k: diffusion.sample(gaussian_eps, z, ALPHA_BAR, steps=5, eta=1.0, keys=k))
+    np.testing.assert_allclose(sample(z_T, keys)[1:2], sample(z_T[1:2], keys[1:2]), atol=1e-6)
+    a, b = np.float64(0.3), np.float64(0.5)
+    np.testing.assert_allclose(diffusion.ddim_sigma(a, b, 1.0) ** 2, (1 - b) / (1 - a) * (1 - a / b))  # beta-tilde
+
+
+@pytest.mark.parametrize(
+    "options, match",
+    [
+        (dict(steps=0), "from 1 to 1000, got 0"),
+        (dict(steps=1001), "from 1 to 1000"),
+        (dict(steps=5, sampler="euler"), "ddim, dpmpp, got 'euler'"),
+        (dict(steps=5, eta=2), r"eta lies in \[0, 1\]"),
+        (dict(steps=5, eta=0.5), "pass keys"),
+        (dict(steps=5, eta=0.5, sampler="dpmpp"), "dpmpp is deterministic"),
+    ],
+)
+def test_bad_sampling_options_are_refused(options, match):
+    with pytest.raises(ValueError, match=match):
+        diffusion.sample(gaussian_eps, jnp.zeros((1, 2, 2, 1)), ALPHA_BAR, **options)

@@ -1,0 +1,178 @@
+"""The Model's promises: windows, samples, sizes, errors. The weights are the random ones of tests/data."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import arbiscale_jax as aj
+from arbiscale_jax import UserError, interop
+from arbiscale_jax.inference import render
+from arbiscale_jax.weights import load_weights, save_weights
+
+HERE = Path(__file__).parent / "data"
+IMAGE = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def model():
+    pytest.importorskip("torch")
+    return interop.load_torch(HERE / "tiny_sr.ckpt", HERE / "tiny_sr.json")
+
+
+@pytest.fixture(scope="module")
+def z():
+    return np.asarray(jax.random.normal(jax.random.key(0), (2, 6, 9, 3)))
+
+
+SIZE = (150, 97)
+
+
+@pytest.fixture(scope="module")
+def whole(model, z):
+    return model.decode(z, SIZE)
+
+
+@pytest.mark.parametrize(
+    "box", [(0, 0, 3, 5), (147, 90, 3, 7), (60, 61, 10, 8), (0, 40, 150, 1), (33, 0, 90, 97), (149, 96, 1, 1)]
+)
+def test_a_window_is_the_crop_of_the_whole(model, z, whole, box):
+    top, left, height, width = box
+    crop = np.s_[:, top : top + height, left : left + width]
+    np.testing.assert_array_equal(model.decode(z, SIZE, box), whole[crop])
+    np.testing.assert_array_equal(model.render(z, SIZE, box), model.render(z, SIZE)[crop])
+
+
+def test_chunking_changes_a_render_by_rounding_only(model, z, whole, monkeypatch):
+    monkeypatch.setattr(model, "tile", 40)
+    np.testing.assert_allclose(model.decode(z, SIZE), whole, atol=1e-5)
+
+
+def test_a_window_far_out_in_a_huge_image(model, z):
+    size, box = (200_000, 300_000), (199_995, 123_456, 5, 7)
+    found = model.decode(z, size, box)
+    assert found.shape == (2, 5, 7, 3)
+    assert np.all(np.abs(np.diff(found, axis=2)).max((1, 2, 3)) > 0)  # neighbours still differ
+    np.testing.assert_array_equal(found[:, 1:, 2:], model.decode(z, size, (199_996, 123_458, 4, 5)))
+
+
+def test_decode_divides_by_the_scale_factor(model, z):
+    scaled = aj.Model(model.config, model.params, 0.5)
+    np.testing.assert_allclose(scaled.decode(z * 0.5, (20, 20)), model.decode(z, (20, 20)), atol=1e-5)
+    x = render.to_floats(np.repeat(IMAGE, 4, axis=0)[None, :, :8][0])[None]
+    np.testing.assert_allclose(scaled.encode(x), 0.5 * model.encode(x), atol=1e-6)
+
+
+def test_upscaling_gives_the_stated_size_and_type(model):
+    found = model.upscale(IMAGE, scale=3.7, steps=2)
+    assert found.shape == (round(3.7 * 6), round(3.7 * 9), 3) and found.dtype == np.uint8
+    np.testing.assert_array_equal(found, model.upscale(IMAGE, size=found.shape[:2], steps=2))
+    deep = model.upscale(IMAGE.astype(np.uint16) * 257, scale=3.7, steps=2)
+    assert deep.dtype == np.uint16
+    np.testing.assert_allclose(deep / 257, found, atol=0.51)
+
+
+def test_an_answer_depends_on_the_seed_and_its_number_alone(model):
+    options = dict(scale=2, steps=2, eta=1.0)
+    three = model.upscale(IMAGE, samples=3, seed=4, **options)
+    assert three.shape == (3, 12, 18, 3)
+    np.testing.assert_array_equal(three[0], model.upscale(IMAGE, seed=4, **options))
+    np.testing.assert_array_equal(three[:2], model.upscale(IMAGE, samples=2, seed=4, **options))
+    for other in (three[1], model.upscale(IMAGE, seed=5, **options)):
+        assert np.abs(three[0].astype(int) - other).mean() > 0.5
+    z = model.upscale_latent(IMAGE, samples=2, seed=4, steps=2, eta=1.0)
+    np.testing.assert_array_equal(model.render(z, (12, 18)), three[:2])
+
+
+def test_one_compiled_loop_equals_steps_taken_one_by_one(model, z):
+    from arbiscale_jax import diffusion
+
+    c = np.roll(z, 1, axis=2)
+    path, z_t = diffusion.ddim_trajectory(4, model.alpha_bar), z
+    for t, a, b in zip(path.t, path.alpha_bar, path.alpha_bar[1:]):
+        z_t = diffusion.ddim_step(z_t, model.denoise(z_t, int(t), c), a, b)
+    np.testing.assert_allclose(model.sample(z, c, steps=4), z_t, atol=2e-5)
+
+
+def test_generation_without_a_condition(model):
+    config = {
+        **model.config,
+        "condition": {**model.config["condition"], "enabled": False},
+        "sampling": dict(steps=2, sampler="ddim", eta=0.0, size=8),
+    }
+    unet = {**model.params["unet"], "conv_in": {**model.params["unet"]["conv_in"]}}
+    unet["conv_in"]["kernel"] = unet["conv_in"]["kernel"][:, :, :3]
+    free = aj.Model(config, {**model.params, "unet": unet}, 1.0)
+    images = free.generate(num=3, size=(10, 12), seed=1)
+    assert images.shape == (3, 10, 12, 3) and images.dtype == np.uint8
+    np.testing.assert_array_equal(images[:2], free.generate(num=2, size=(10, 12), seed=1))
+    assert free.generate(num=1).shape == (1, 8, 8, 3)
+    with pytest.raises(UserError, match="takes no condition"):
+        free.upscale(IMAGE, scale=2)
+
+
+@pytest.mark.parametrize("scale", [0, -1, float("nan"), float("inf"), 1e-3, "big", 1e30])
+def test_a_scale_that_makes_no_picture_is_refused(model, scale):
+    with pytest.raises(UserError, match="scale"):
+        model.upscale(IMAGE, scale=scale)
+
+
+@pytest.mark.parametrize(
+    "call, match",
+    [
+        (lambda m, z: m.upscale(IMAGE, scale=1e6), "more than this machine's memory"),
+        (lambda m, z: m.upscale(IMAGE), "either scale or size"),
+        (lambda m, z: m.upscale(IMAGE[..., :2], scale=2), r"\[h, w, 3\]"),
+        (lambda m, z: m.upscale(IMAGE.astype(np.float32), scale=2), "uint8 or uint16"),
+        (lambda m, z: m.upscale(IMAGE, scale=2, samples=0), "samples is a whole number >= 1"),
+        (lambda m, z: m.upscale(IMAGE, scale=2, seed=-1), "seed is a whole number >= 0"),
+        (lambda m, z: m.upscale(IMAGE, scale=2, steps=0), "from 1 to 1000"),
+        (lambda m, z: m.upscale(IMAGE, scale=2, sampler="euler"), "ddim, dpmpp"),
+        (lambda m, z: m.render(z, (0, 5)), "whole numbers of pixels"),
+        (lambda m, z: m.render(z, (5.5, 5)), "whole numbers of pixels"),
+        (lambda m, z: m.render(z, (9, 9), box=(5, 5, 5, 1)), "does not lie inside"),
+        (lambda m, z: m.render(z[..., :2], (9, 9)), r"Latents are \[b, h, w, 3\]"),
+        (lambda m, z: m.denoise(z, 5), "needs a condition"),
+        (lambda m, z: m.generate(2), "cannot generate without one"),
+        (lambda m, z: m.encode(np.zeros((1, 1, 1, 3))), "at least 2 pixels"),
+        (lambda m, z: aj.Model(m.config, {"first_stage": m.params["first_stage"]}).sample(z, z), "without a U-Net"),
+    ],
+)
+def test_bad_input_is_one_clear_sentence(model, z, call, match):
+    with pytest.raises(UserError, match=match):
+        call(model, z)
+
+
+def test_models_are_found_by_folder_and_errors_name_it(model, tmp_path):
+    folder = tmp_path / "model"
+    with pytest.raises(UserError, match="no model 'nowhere'"):
+        aj.load("nowhere")
+    folder.mkdir()
+    with pytest.raises(UserError, match="has no config.json"):
+        aj.load(folder)
+    (folder / "config.json").write_text(json.dumps({"model": model.config}))
+    with pytest.raises(UserError, match="checkpoint"):
+        aj.load(folder)
+    save_weights(folder / "weights.safetensors", {**model.params, "scale_factor": np.float32(0.5)}, np.float16)
+    loaded = aj.load(folder)
+    assert loaded.scale_factor == 0.5 and isinstance(loaded.config["first_stage"]["ch"], int)
+    kernel = model.params["unet"]["conv_in"]["kernel"]
+    np.testing.assert_array_equal(
+        loaded.params["unet"]["conv_in"]["kernel"], np.asarray(kernel, np.float16).astype(np.float32)
+    )
+    assert loaded.upscale(IMAGE, scale=1.5, steps=1).shape == (9, 14, 3)
+    (folder / "weights.safetensors").write_bytes(b"junk")
+    with pytest.raises(UserError, match="not a readable safetensors file"):
+        aj.load(folder)
+
+
+def test_weights_survive_a_file(tmp_path):
+    tree = {"a": {"b": np.arange(6, dtype=np.float32).reshape(2, 3)}, "step": np.int32(3), "s": np.float32(0.1)}
+    save_weights(tmp_path / "w.safetensors", tree, np.float16)
+    found = load_weights(tmp_path / "w.safetensors")
+    np.testing.assert_array_equal(found["a"]["b"], tree["a"]["b"])
+    assert (
+        found["a"]["b"].dtype == np.float32 and found["step"] == 3 and found["s"] == np.float32(0.1)
+    )  # scalars keep their type

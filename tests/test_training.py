@@ -1,0 +1,434 @@
+"""Training: the loop's mechanics on a toy stage, then each real stage, chained, at toy size."""
+
+import json
+import signal
+from contextlib import closing
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from PIL import Image
+
+from arbiscale_jax import data, storage
+from arbiscale_jax.config import get_base_config
+from arbiscale_jax.errors import UserError
+from arbiscale_jax.training import checkpoint, loop, mesh, reporting, stage, start, train
+from arbiscale_jax.training import first_stage as first_stage_module
+from arbiscale_jax.training.latent import spread_times
+from arbiscale_jax.training.optimizer import make_optimizer
+from arbiscale_jax.training.state import create_state, update_ema
+from arbiscale_jax.training.step import make_train_step, stream
+from arbiscale_jax.weights import load_weights, save_weights
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    """Halves this file's time, most of which is compilation."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def leaves_equal(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)))
+
+
+# --- the loop, on a linear model with noise in its loss ---
+
+
+def toy_stage(config):
+    def init(key, batch):
+        return {"unet": {"w": jax.random.normal(key, (3,))}, "first_stage": {"encoder": {"b": jnp.ones(3)}}}
+
+    def loss_fn(params, frozen, batch, key):
+        noise = jax.random.normal(key, batch["image"].shape)
+        y = batch["image"] * params["unet"]["w"][None] + frozen["first_stage"]["encoder"]["b"][None] + 0.1 * noise
+        return jnp.mean((y - 2 * batch["image"]) ** 2), {"noise": jnp.mean(noise)}
+
+    def eval_fn(params, frozen, batch, key):
+        return {"loss": loss_fn(params, frozen, batch, key)[0]}, jnp.zeros((len(batch["image"]), 2, 4, 4, 3))
+
+    return stage.Stage(init, ("unet",), loss_fn, eval_fn)
+
+
+def toy_batches(cfg, seed, batch_size, start_step=0):
+    for k in range(start_step, 10_000):
+        yield {"image": np.random.default_rng((seed, k)).normal(size=(batch_size, 3)).astype(np.float32)}
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    """Returns toy(steps, **train fields) -> config; training runs on the toy stage and toy batches."""
+    monkeypatch.setitem(loop.STAGES, "first_stage", toy_stage)
+    monkeypatch.setattr(loop.data, "train_batches", toy_batches)
+    monkeypatch.setattr(loop.data, "val_batch", lambda cfg: {"image": np.ones((3, 3), np.float32)})
+
+    def config(steps, **fields):
+        config = get_base_config()
+        few = dict(steps=steps, batch_size=4, learning_rate=0.1, log_every=1, val_every=2, checkpoint_every=2)
+        config.train.update(few | fields)
+        return config.lock()
+
+    return config
+
+
+def newest_state(run_dir, config):
+    """Everything in a run's newest checkpoint."""
+    tx = make_optimizer(config.train.learning_rate)
+    like = create_state({"unet": {"w": jnp.zeros(3)}}, tx, config.train.ema_decay)
+    with closing(checkpoint.open_manager(run_dir, config.train.keep)) as manager:
+        return checkpoint.restore(manager, like)[0]
+
+
+def test_two_steps_and_two_resumed_ones_equal_four(toy, tmp_path):
+    train(toy(4), tmp_path / "four")
+    train(toy(2), tmp_path / "two")
+    train(toy(4), tmp_path / "two")
+    four, two = (newest_state(tmp_path / name, toy(4)) for name in ("four", "two"))
+    assert int(four.step) == int(two.step) == 4
+    assert leaves_equal(four, two)
+    assert not leaves_equal(four.ema, four.params)
+
+
+def test_training_time_adds_up_over_resumptions_and_ends_a_run(toy, tmp_path, capsys):
+    train(toy(2), tmp_path)
+    before = checkpoint.read_elapsed(tmp_path)
+    train(toy(3), tmp_path)
+    assert checkpoint.read_elapsed(tmp_path) > before > 0
+    last = train(toy(100, minutes=1e-6), tmp_path)
+    assert last["step"] == storage.newest_step(tmp_path) == 3
+    assert "complete at step 3" in capsys.readouterr().out
+    train(toy(100_000, minutes=1e-6, val_every=0), tmp_path / "short")
+    assert storage.newest_step(tmp_path / "short") == 1
+
+
+def test_metrics_samples_and_config_of_a_run(toy, tmp_path):
+    last = train(toy(5, log_every=2, val_every=4, checkpoint_every=100), tmp_path)
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in records] == [2, 4, 5]
+    assert {"step", "time", "loss", "noise", "grad_norm", "steps_per_s"} == set(records[0])
+    assert [r["step"] for r in records if "val/loss" in r] == [4, 5]
+    assert records[-1] == last
+    assert json.loads((tmp_path / "config.json").read_text())["train"]["steps"] == 5
+    assert storage.read_config(tmp_path)["stage"] == "first_stage"
+    assert sorted(p.name for p in (tmp_path / "samples").iterdir()) == ["step_0000004.png", "step_0000005.png"]
+    assert Image.open(tmp_path / "samples/step_0000005.png").size == (8, 12)
+    assert np.array_equal(load_weights(tmp_path / "frozen.safetensors")["first_stage"]["encoder"]["b"], np.ones(3))
+
+
+def test_resuming_drops_records_after_the_checkpoint(toy, tmp_path):
+    train(toy(2), tmp_path)
+    reporting.append_metrics(tmp_path, {"step": 3, "loss": float("nan")})
+    assert reporting.read_metrics(tmp_path)[-1] == {"step": 3, "loss": None}
+    train(toy(4), tmp_path)
+    assert [r["step"] for r in reporting.read_metrics(tmp_path)] == [1, 2, 3, 4]
+
+
+def test_a_non_finite_loss_stops_the_run_and_is_not_saved(toy, tmp_path, monkeypatch):
+    def poisoned(cfg, seed, batch_size, start_step=0):
+        for k, batch in enumerate(toy_batches(cfg, seed, batch_size)):
+            yield {"image": batch["image"] * np.float32(np.nan if k == 2 else 1)}
+
+    monkeypatch.setattr(loop.data, "train_batches", poisoned)
+    with pytest.raises(UserError, match="finite at step 3 .* last good checkpoint is step 2"):
+        train(toy(10, log_every=5, checkpoint_every=2), tmp_path)
+    assert storage.newest_step(tmp_path) == 2
+    assert np.all(np.isfinite(storage.restore_params(tmp_path)["unet"]["w"]))
+
+
+def test_an_interrupt_ends_with_a_checkpoint(toy, tmp_path, monkeypatch):
+    def interrupting(cfg, seed, batch_size, start_step=0):
+        for k, batch in enumerate(toy_batches(cfg, seed, batch_size)):
+            if k == 3:
+                signal.raise_signal(signal.SIGINT)
+            yield batch
+
+    monkeypatch.setattr(loop.data, "train_batches", interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        train(toy(10, checkpoint_every=0, val_every=0), tmp_path)
+    assert storage.newest_step(tmp_path) == 4
+
+
+def test_no_ema_keeps_the_raw_weights(toy, tmp_path):
+    train(toy(2, ema_decay=0.0), tmp_path)
+    assert newest_state(tmp_path, toy(2, ema_decay=0.0)).ema == {}
+    assert leaves_equal(storage.restore_params(tmp_path, ema=True), storage.restore_params(tmp_path, ema=False))
+    with pytest.raises(UserError, match="does not fit this config"):
+        train(toy(4), tmp_path)
+
+
+def test_what_a_run_cannot_start_with(toy, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file/run cannot be written"):
+        train(toy(1), tmp_path / "file" / "run")
+    with pytest.raises(UserError, match="batch_size=3 must be a positive multiple of 2"):
+        train(toy(1, batch_size=3), tmp_path / "run")
+    with pytest.raises(UserError, match="There is no checkpoint in"):
+        storage.restore_params(tmp_path)
+    with pytest.raises(UserError, match="no config.json"):
+        storage.read_config(tmp_path)
+    config = toy(1).copy_and_resolve_references()
+    config.stage = "decoder"
+    with pytest.raises(UserError, match="stage is one of first_stage, diffusion, align, got 'decoder'"):
+        train(config, tmp_path / "run")
+
+
+def test_another_model_cannot_resume_a_run(toy, tmp_path):
+    train(toy(1), tmp_path)
+    config = toy(2).copy_and_resolve_references()
+    config.model.unet.model_channels = 8
+    with pytest.raises(UserError, match="another model.unet.model_channels"):
+        train(config, tmp_path)
+    config = toy(2).copy_and_resolve_references()
+    config.model.sampling.steps = 7  # a default of sampling, free to change
+    train(config, tmp_path)
+
+
+def test_the_newest_and_the_best_checkpoints_are_kept(tmp_path):
+    tx = make_optimizer(0.1)
+    state = create_state({"unet": {"w": jnp.zeros(3)}}, tx, 0.9)
+    losses = {1: 3.0, 2: 1.0, 3: 2.0, 4: None, 5: float("nan"), 6: 4.0}
+    for steps in ((1, 2, 3, 4), (5, 6)):  # the best is known again after reopening
+        with closing(checkpoint.open_manager(tmp_path, keep=2)) as manager:
+            for step in steps:
+                checkpoint.save(manager, state.replace(step=step), 0.0, losses[step])
+                manager.wait_until_finished()
+    assert sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir()) == [2, 5, 6]
+    assert storage.newest_step(tmp_path) == 6
+
+
+# --- the step ---
+
+
+def test_ema_equals_its_closed_form():
+    ema, params, expected = {"w": jnp.zeros(2)}, {"w": jnp.ones(2)}, 0.0
+    for n in range(1, 60):
+        ema = update_ema(ema, params, n, 0.8)
+        decay = min(0.8, (1 + n) / (10 + n))
+        expected = decay * expected + (1 - decay)
+    np.testing.assert_allclose(ema["w"], expected, rtol=1e-5)
+    assert ema["w"].dtype == jnp.float32
+
+
+def test_warm_up_and_clipping():
+    tx = make_optimizer(1.0, warmup_steps=4, grad_clip=0.5)
+    params = {"w": jnp.zeros(2)}
+    opt_state, sizes = tx.init(params), []
+    for _ in range(6):
+        updates, opt_state = tx.update({"w": jnp.array([30.0, 40.0])}, opt_state, params)
+        sizes.append(-float(updates["w"][0]))
+    np.testing.assert_allclose(sizes, [0.25, 0.5, 0.75, 1, 1, 1], rtol=1e-4)
+    np.testing.assert_allclose(opt_state[1][0].mu["w"], np.array([0.3, 0.4]) * (1 - 0.9**6), rtol=1e-4)  # norm 0.5
+    same = make_optimizer(0.1).init(params)
+    assert jax.tree.structure(same) == jax.tree.structure(opt_state)
+
+
+def test_two_devices_compute_what_one_does():
+    toy, tx = toy_stage(None), optax.sgd(0.1)
+    weights = toy.init(jax.random.key(0), None)
+    results = []
+    for devices in (jax.devices()[:1], jax.devices()[:2]):
+        m = mesh.make_mesh(devices)
+        params, frozen = (mesh.replicate(x, m) for x in start.split(weights, toy.trained))
+        state = mesh.replicate(create_state(params, tx, 0.9), m)
+        step = make_train_step(toy.loss_fn, tx, stream(0, "train"), 0.9, mesh.replicated(m))
+        for _, batch in zip(range(3), toy_batches(None, 0, 4)):
+            batch = mesh.shard_batch(batch, m)
+            assert len(batch["image"].sharding.device_set) == len(devices)
+            state, metrics = step(state, frozen, batch)
+        assert state.params["unet"]["w"].sharding.is_fully_replicated
+        results.append(jax.device_get((state.params, state.ema, metrics)))
+    for one, two in zip(*map(jax.tree.leaves, results)):
+        np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6)
+
+
+def test_a_batch_that_does_not_divide_is_replicated():
+    batch = mesh.shard_batch({"image": np.ones((3, 2))}, mesh.make_mesh())
+    assert batch["image"].sharding.is_fully_replicated
+
+
+def test_streams_differ_by_name_and_seed():
+    keys = [stream(0, "train"), stream(0, "val"), stream(1, "train")]
+    assert len({tuple(jax.random.key_data(k).tolist()) for k in keys}) == 3
+
+
+# --- losses and where weights come from ---
+
+
+def test_kl_is_zero_at_the_standard_normal_and_sums_over_the_latent():
+    zero, one = jnp.zeros((2, 3, 4, 5)), jnp.ones((2, 3, 4, 5))
+    np.testing.assert_allclose(first_stage_module.kl_to_standard_normal(zero, zero), 0)
+    np.testing.assert_allclose(first_stage_module.kl_to_standard_normal(one, zero), 0.5 * 60)
+
+
+def test_psnr_of_a_constant_error():
+    np.testing.assert_allclose(stage.psnr(jnp.full((2, 4, 4, 3), 0.2), jnp.zeros((2, 4, 4, 3))), 20, rtol=1e-5)
+
+
+def test_validation_times_cover_the_schedule():
+    times = spread_times(8, 1000)
+    assert times.min() < 20 and times.max() >= 980 and len(np.unique(times)) == times.size
+
+
+def test_split_and_merge_are_inverse():
+    tree = {"first_stage": {"encoder": {"a": 1}, "decoder": {"a": 2}}, "unet": {"a": 3}}
+    inside, rest = start.split(tree, ("first_stage/decoder", "unet"))
+    assert inside == {"first_stage": {"decoder": {"a": 2}}, "unet": {"a": 3}} and rest == {
+        "first_stage": {"encoder": {"a": 1}}
+    }
+    assert storage.merge(rest, inside) == tree
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"unet": {"w": np.zeros(2), "b": np.zeros(1)}}, r"Weight unet/w is \(2,\) where this config needs \(3,\)"),
+        ({"unet": {"w": np.zeros(3)}}, "lacks the weight unet/b"),
+        ({"unet": {"w": np.zeros(3), "b": np.zeros(1), "c": np.zeros(1)}}, "have no weight unet/c"),
+    ],
+)
+def test_given_weights_are_checked_strictly(given, message):
+    with pytest.raises(UserError, match=message):
+        start.check_fit(given, {"unet": {"w": np.zeros(3), "b": np.zeros(1)}})
+
+
+def tiny(stage_name, **fields):
+    """A config of any stage at toy size: SR from 4 to 16 pixels."""
+    c = get_base_config()
+    c.stage = stage_name
+    c.model.first_stage.update(ch=8, ch_mult=(1, 2), num_res_blocks=1, num_groups=4, z_channels=2, double_z=True)
+    c.model.first_stage.mid_attention = False
+    c.model.liif.hidden = (16, 16)
+    c.model.unet.update(model_channels=8, channel_mult=(1, 2), num_res_blocks=1, attention_rates=(), num_groups=4)
+    c.model.unet.num_head_channels = 8
+    c.model.condition.enabled = True
+    c.data.update(image_size=16, lr_size=4, target_min=8, target_max=16, target_patch=8, val_num=2)
+    c.train.update(steps=3, batch_size=4, log_every=2, val_every=0, checkpoint_every=100, learning_rate=1e-3)
+    c.update_from_flattened_dict(fields)
+    return c.lock()
+
+
+@pytest.mark.parametrize(
+    "config, workdir, message",
+    [
+        (
+            tiny("diffusion"),
+            "x_diffusion",
+            "none in .*x_first_stage; make it with .*configs/x_first_stage.py",
+        ),
+        (tiny("align"), "x_align", "none in .*x_diffusion; make it with .*configs/x_diffusion.py"),
+        (tiny("diffusion"), "other", "does not end in _diffusion.*config.first_stage"),
+        (tiny("align"), "other", "does not end in _align.*config.init_from"),
+        (tiny("diffusion", first_stage="nowhere"), "x_diffusion", "nowhere is neither a training run"),
+        (
+            tiny("first_stage", **{"loss.freeze_encoder": True}),
+            "x_first_stage",
+            "freeze_encoder needs a trained encoder",
+        ),
+    ],
+)
+def test_a_missing_predecessor_is_named(config, workdir, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        start.given_weights(config.to_dict(), tmp_path / workdir, print)
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"loss.align_mode": "backwards"}, "align_mode is one of random_t, got 'backwards'"),
+        ({"data.lr_size": 5}, "lr_size=5 times model.condition.upsampling=4.0 must be data.image_size=16"),
+        ({"data.image_size": 17}, "image_size=17 must be a multiple of 2"),
+        ({"dtype": "float8"}, "dtype is one of float32, bfloat16"),
+    ],
+)
+def test_what_a_stage_cannot_be_built_from(fields, message):
+    with pytest.raises(UserError, match=message):
+        loop.build_stage(tiny("align", **fields))
+
+
+# --- every real stage, chained ---
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
+    """Three runs of three steps on the embedded photographs: x_first_stage, x_diffusion, x_align."""
+    folder = tmp_path_factory.mktemp("runs")
+    last = {name: train(tiny(name), folder / f"x_{name}") for name in loop.STAGES}
+    return folder, last
+
+
+def test_every_stage_trains_and_validates(chain):
+    folder, last = chain
+    for name, record in last.items():
+        assert record["step"] == 3 and all(np.isfinite(v) for v in record.values()), name
+    assert Image.open(folder / "x_first_stage/samples/step_0000003.png").size == (2 * 16, 2 * 16)
+    assert Image.open(folder / "x_align/samples/step_0000003.png").size == (3 * 16, 2 * 16)
+    assert {"val/psnr", "val/recon", "val/dm"} < set(last["align"])
+
+
+def test_stages_chain_by_their_averaged_weights_and_leave_frozen_ones_alone(chain):
+    folder, _ = chain
+    autoencoder = storage.restore_params(folder / "x_first_stage", ema=True)["first_stage"]
+    assert set(autoencoder) == {"encoder", "decoder", "liif"}
+    for name in ("x_diffusion", "x_align"):
+        assert leaves_equal(storage.read_frozen(folder / name)["first_stage"], autoencoder)
+        assert set(storage.restore_params(folder / name)) == {"unet"}
+    scales = [storage.read_frozen(folder / name)["scale_factor"] for name in ("x_diffusion", "x_align")]
+    assert scales[0] == scales[1] > 0 and scales[0].dtype == np.float32 and scales[0].shape == ()
+    before, after = (storage.restore_params(folder / name)["unet"] for name in ("x_diffusion", "x_align"))
+    assert not leaves_equal(before, after)
+
+
+def test_the_scale_factor_is_one_over_the_std_of_the_first_latents(chain):
+    config, frozen = tiny("diffusion"), storage.read_frozen(chain[0] / "x_diffusion")
+    batch = next(data.train_batches(config.data, config.seed, config.train.batch_size))
+    net = loop.build_stage(config)
+    scale = net.scale_factor({"first_stage": frozen["first_stage"]}, batch, stream(config.seed, "params"))
+    np.testing.assert_allclose(frozen["scale_factor"], scale, rtol=1e-4)
+
+
+def test_a_predecessor_of_another_architecture_is_refused(chain):
+    config = tiny("align", **{"model.schedule.linear_end": 0.02})
+    with pytest.raises(UserError, match="x_diffusion was trained with another model.schedule.linear_end"):
+        start.given_weights(config.to_dict(), chain[0] / "x_align", print)
+
+
+def test_init_from_takes_an_exported_folder_with_its_own_first_stage(chain, tmp_path):
+    run = chain[0] / "x_diffusion"
+    checkpoint.write_config(tmp_path, storage.read_config(run))
+    save_weights(tmp_path / storage.WEIGHTS, storage.read_weights(run))
+    given = start.given_weights(tiny("diffusion", init_from=str(tmp_path)).to_dict(), tmp_path / "new", print)
+    assert set(given) == {"unet", "first_stage", "scale_factor"}
+    assert leaves_equal(given["unet"], storage.restore_params(run)["unet"])
+
+
+def test_a_frozen_encoder_is_given_and_not_trained(chain):
+    config = tiny("first_stage", first_stage=str(chain[0] / "x_first_stage"), **{"loss.freeze_encoder": True})
+    given = start.given_weights(config.to_dict(), chain[0] / "y_first_stage", print)
+    assert set(given["first_stage"]) == {"encoder"}
+    whole = storage.read_weights(chain[0] / "x_first_stage")
+    net = loop.build_stage(config)
+    batch = next(data.train_batches(config.data, 0, 2))
+    params, frozen = start.start_weights(net, whole, jax.random.key(0), batch)
+    assert set(params["first_stage"]) == {"decoder", "liif"} and set(frozen["first_stage"]) == {"encoder"}
+    shapes = jax.eval_shape(net.loss_fn, params, frozen, batch, jax.random.key(0))
+    assert shapes[0].shape == ()
+
+
+def test_the_diffusion_loss_overfits_one_batch(chain):
+    config = tiny("diffusion")
+    net, tree = loop.build_stage(config), storage.read_weights(chain[0] / "x_diffusion")
+    batch = next(data.train_batches(config.data, 0, 2))
+    params, frozen = start.split(tree, net.trained)
+    fixed = jax.random.key(3)  # t, eps and the posterior sample
+    tx = make_optimizer(5e-3, grad_clip=1.0)
+    step = make_train_step(lambda p, f, b, key: net.loss_fn(p, f, b, fixed), tx, fixed, 0.0)
+    state = create_state(jax.tree.map(jnp.asarray, params), tx, 0.0)
+    losses = []
+    for _ in range(300):
+        state, metrics = step(state, frozen, batch)
+        losses.append(metrics["loss"])
+    assert losses[-1] < 0.05 * losses[0], (losses[0], losses[-1])
