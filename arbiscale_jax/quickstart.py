@@ -18,7 +18,7 @@ def get_quickstart_config(task: str, stage: str) -> ml_collections.ConfigDict:
     config = get_base_config()
     config.stage = stage
     config.model.first_stage.update(
-        z_channels=3, ch=16, ch_mult=(1, 2, 4), num_res_blocks=1, resolution=48, mid_attention=False, num_groups=8
+        z_channels=3, ch=16, ch_mult=(1, 2), num_res_blocks=1, resolution=48, mid_attention=False, num_groups=8
     )
     config.model.liif.hidden = (64, 64, 64, 64)
     config.model.unet.update(
