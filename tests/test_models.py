@@ -154,15 +154,6 @@ def test_neighbouring_pixels_of_a_huge_image_differ_as_float64_says(start):
     np.testing.assert_allclose(np.diff(found.rel[0].astype(np.float64)), 2 * n / size, rtol=2e-3)
 
 
-def test_the_gradient_of_gather_is_that_of_indexing():
-    x = jax.random.normal(jax.random.key(0), (2, 4, 5, 3))
-    rows, cols = jnp.array([0, 0, 3, 1]), jnp.array([4, 2, 2])
-    weight = jax.random.normal(jax.random.key(1), (2, 4, 3, 3))
-    ours = jax.grad(lambda x: jnp.sum(liif.gather(x, rows, cols) * weight))(x)
-    plain = jax.grad(lambda x: jnp.sum(x[:, rows[:, None], cols] * weight))(x)
-    np.testing.assert_allclose(ours, plain, atol=1e-6)
-
-
 # layers
 
 

@@ -73,28 +73,6 @@ def blend_weights(rows: Axis, cols: Axis):
     return area[::-1, ::-1] / jnp.sum(area, axis=(0, 1))
 
 
-@jax.custom_vjp
-def gather(x, rows, cols):
-    """Picks x[:, rows][:, :, cols]: x [b h w c], rows [p], cols [q] -> [b p q c].
-
-    Its gradient multiplies by one-hot matrices: a scatter is slow on a CPU and has no fixed order on a GPU.
-    """
-    return x[:, rows[:, None], cols]
-
-
-def _gather_fwd(x, rows, cols):
-    return gather(x, rows, cols), (x.shape[1:3], rows, cols)
-
-
-def _gather_bwd(kept, g):  # g: b p q c
-    (h, w), rows, cols = kept
-    g = jnp.einsum("bpqc,qw->bpwc", g, jax.nn.one_hot(cols, w, dtype=g.dtype))
-    return jnp.einsum("bpwc,ph->bhwc", g, jax.nn.one_hot(rows, h, dtype=g.dtype)), None, None
-
-
-gather.defvjp(_gather_fwd, _gather_bwd)
-
-
 class Liif(nn.Module):
     """An MLP of ReLU layers from [feature, relative coordinate, cell size] to RGB, blended over four cells."""
 
@@ -170,7 +148,7 @@ class Liif(nn.Module):
         share, rgb = blend_weights(rows, cols), 0.0
         for i in range(rows.rel.shape[0]):
             for j in range(cols.rel.shape[0]):
-                x = gather(projected, rows.index[i], cols.index[j])  # b p q d
+                x = projected[:, rows.index[i][:, None], cols.index[j]]  # b p q d
                 x = x + of_row[i][:, None].astype(self.dtype) + of_col[j].astype(self.dtype)
                 rgb += share[i, j][..., None] * self._tail(x)
         return rgb
