@@ -25,7 +25,7 @@ def get_quickstart_config(task: str, stage: str) -> ml_collections.ConfigDict:
         model_channels=32, channel_mult=(1, 2, 3), num_res_blocks=1, attention_rates=(), num_groups=16
     )
     config.model.sampling.update(steps=20, size=48)
-    config.data.update(image_size=48, min_crop=0.5, target_min=24, target_max=96, target_patch=24)
+    config.data.update(image_size=48, permute_colors=True, min_crop=0.5, target_min=24, target_max=96, target_patch=24)
     config.train.update(steps=1_000_000, minutes=MINUTES, batch_size=8, warmup_steps=50, ema_decay=0.999)
     config.train.update(val_every=1000, checkpoint_every=1000)
     config.train.learning_rate = {"first_stage": 2e-3, "diffusion": 1e-3, "align": 2e-5}[stage]

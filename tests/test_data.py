@@ -69,7 +69,7 @@ def assert_same(a, b):
 
 
 def example(image, rng=0, **changes):
-    fields = dict(image_size=16, lr_size=4, flip=False, transpose=False, min_crop=1.0)
+    fields = dict(image_size=16, lr_size=4, flip=False, transpose=False, permute_colors=False, min_crop=1.0)
     fields |= dict(target_min=16, target_max=16, target_patch=16)
     return data.example(image, np.random.default_rng(rng), **(fields | changes))
 
@@ -245,6 +245,12 @@ def test_min_crop_shows_up_to_its_share_more_of_the_image():
     ramp = np.broadcast_to(np.arange(200, dtype=np.uint8)[None, :, None], (200, 200, 3))
     spans = [np.ptp(to_uint8(example(ramp, seed, min_crop=0.25)["image"])[8, :, 0].astype(int)) for seed in range(200)]
     assert 14 <= min(spans) < 20 and 50 < max(spans) <= 63
+
+
+def test_permuted_colours_are_the_same_picture_in_all_six_orders():
+    image = picture(3, 16, 16)  # as large as the crop, so that only the colours can change
+    made = [to_uint8(example(image, seed, permute_colors=True)["image"]).tobytes() for seed in range(60)]
+    assert set(made) == {image[..., list(order)].tobytes() for order in itertools.permutations(range(3))}
 
 
 @pytest.mark.parametrize("flip, transpose, count", [(0, 0, 1), (1, 0, 2), (0, 1, 4), (1, 1, 8)])

@@ -17,8 +17,8 @@ from .transforms import example, val_example
 _CACHE_BYTES = 2**30  # decoded images in memory, of all loader processes together
 _BUFFER = 4  # batches ready ahead of the training
 _SHUFFLED = 2048  # records shuffled at once, at least: grain spends 30 ms / n on a record where there are only n
-_EXAMPLE_FIELDS = ("image_size", "lr_size", "flip", "transpose", "min_crop", "target_min", "target_max", "target_patch")
 _VAL_FIELDS = ("image_size", "lr_size", "target_max", "target_patch")
+_EXAMPLE_FIELDS = (*_VAL_FIELDS, "flip", "transpose", "permute_colors", "min_crop", "target_min")
 
 logger = logging.getLogger(__name__)
 

@@ -19,6 +19,7 @@ def example(
     lr_size: int,
     flip: bool,
     transpose: bool,
+    permute_colors: bool,
     min_crop: float,
     target_min: int,
     target_max: int,
@@ -27,7 +28,8 @@ def example(
     """Draws an example from an image, uint8 [h, w, 3]; the arguments are the fields of config.data.
 
     The crop's side is S / u with u ~ U[min_crop, 1], at most the image's shorter side: a smaller image is enlarged.
-    With flip the crop is mirrored horizontally, with transpose vertically and along its diagonal, each by a fair coin.
+    With flip the crop is mirrored horizontally, with transpose vertically and along its diagonal, each by a fair coin;
+    with permute_colors its channels are put in a random order.
 
     Returns: image, float32 [S, S, 3] in [-1, 1]; lr, float32 [l, l, 3], the same image shrunk (only if lr_size > 0);
       target, float32 [p, p, 3], a window of the crop resized from its own pixels to s x s, s uniform over the integers
@@ -43,6 +45,8 @@ def example(
         vertical=transpose and rng.random() < 0.5,
         diagonal=transpose and rng.random() < 0.5,
     )
+    if permute_colors:
+        crop = crop[..., rng.permutation(3)]
     size = int(rng.integers(target_min, target_max + 1))
     start = rng.integers(size - target_patch + 1, size=2)
     return _render(crop, image_size, lr_size, size, start, target_patch)
