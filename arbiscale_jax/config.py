@@ -48,7 +48,13 @@ def get_base_config() -> ml_collections.ConfigDict:
                     interpolation="bilinear",  # or nearest, as the reference code
                     upsampling=4.0,  # the LR image is enlarged by this before E: HR training size / LR training size
                 ),
-                sampling=dict(steps=200, sampler="ddim", eta=0.0, size=256),  # defaults; size: generated images
+                sampling=dict(  # defaults of sampling
+                    steps=200,
+                    sampler="ddim",  # or dpmpp
+                    eta=0.0,  # of ddim: 0 deterministic, 1 as DDPM
+                    start=0.0,  # SR: 0 starts from noise (the paper), s in (0, 1] from q(z_t | z_0 = c) at t = s T
+                    size=256,  # of generated images
+                ),
             ),
             data=dict(
                 source="embedded",  # embedded (scikit-image's photographs) or folder

@@ -52,6 +52,16 @@ def test_ddim_visits_the_stated_times(steps, expected):
     assert path.t[0] == expected[-1] and path.alpha_bar[-1] == ALPHA_BAR[0] and len(path.alpha_bar) == steps + 1
 
 
+def test_sampling_may_start_at_a_part_of_the_times():
+    assert diffusion.first_time(4, 1000, 0.5) == 376 and diffusion.first_time(4, 1000) == 751
+    z_t = jax.random.normal(jax.random.key(1), (2, 4, 4, 1))
+    for sampler in diffusion.SAMPLERS:
+        path = getattr(diffusion, f"{sampler}_trajectory")(7, ALPHA_BAR, 0.4)
+        assert path.t[0] == diffusion.first_time(7, 1000, 0.4) and path.alpha_bar[0] == pytest.approx(ALPHA_BAR[343])
+        found = run(z_t, steps=7, sampler=sampler, start=0.4)
+        np.testing.assert_allclose(found, closed_form(path, z_t, sampler), atol=1e-5)
+
+
 def test_q_sample_and_its_inverse():
     z_0, eps = jax.random.normal(jax.random.key(0), (2, 3, 4, 6, 2))
     t = jnp.array([0, 400, 999])
@@ -150,6 +160,8 @@ def test_ddim_noise_depends_on_the_examples_key_alone():
     [
         (dict(steps=0), "from 1 to 1000, got 0"),
         (dict(steps=1001), "from 1 to 1000"),
+        (dict(steps=5, start=0.0), r"start, .*, lies in \(0, 1\], got 0"),
+        (dict(steps=5, start=0.004), "from 1 to 4, got 5"),
         (dict(steps=5, sampler="euler"), "ddim, dpmpp, got 'euler'"),
         (dict(steps=5, eta=2), r"eta lies in \[0, 1\]"),
         (dict(steps=5, eta=0.5), "pass keys"),

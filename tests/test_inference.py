@@ -96,6 +96,23 @@ def test_one_compiled_loop_equals_steps_taken_one_by_one(model, z):
     np.testing.assert_allclose(model.sample(z, c, steps=4), z_t, atol=2e-5)
 
 
+def test_sampling_may_start_from_the_noised_condition(model):
+    from arbiscale_jax import diffusion
+
+    c = model.condition(render.to_floats(IMAGE)[None])
+    first = diffusion.first_time(3, 1000, 0.3)
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(2), 0), 0)  # seed 2, answer 0, its first noise
+    noise = jax.random.normal(key, c.shape[1:])[None]
+    z_t = diffusion.q_sample(c, noise, np.array([first]), model.alpha_bar)
+    path = diffusion.ddim_trajectory(3, model.alpha_bar, 0.3)
+    for t, a, b in zip(path.t, path.alpha_bar, path.alpha_bar[1:]):
+        z_t = diffusion.ddim_step(z_t, model.denoise(z_t, int(t), c), a, b)
+    found = model.upscale_latent(IMAGE, steps=3, start=0.3, seed=2)
+    np.testing.assert_allclose(found, z_t, atol=2e-5)
+    own = aj.Model({**model.config, "sampling": {**model.config["sampling"], "start": 0.3}}, model.params, 1.0)
+    np.testing.assert_array_equal(own.upscale_latent(IMAGE, steps=3, seed=2), found)
+
+
 def test_generation_without_a_condition(model):
     config = {
         **model.config,
@@ -130,6 +147,7 @@ def test_a_scale_that_makes_no_picture_is_refused(model, scale):
         (lambda m, z: m.upscale(IMAGE, scale=2, seed=-1), "seed is a whole number >= 0"),
         (lambda m, z: m.upscale(IMAGE, scale=2, steps=0), "from 1 to 1000"),
         (lambda m, z: m.upscale(IMAGE, scale=2, sampler="euler"), "ddim, dpmpp"),
+        (lambda m, z: m.upscale(IMAGE, scale=2, start=float("nan")), r"lies in \(0, 1\]"),
         (lambda m, z: m.render(z, (0, 5)), "whole numbers of pixels"),
         (lambda m, z: m.render(z, (5.5, 5)), "whole numbers of pixels"),
         (lambda m, z: m.render(z, (9, 9), box=(5, 5, 5, 1)), "does not lie inside"),

@@ -23,8 +23,8 @@ USAGE = {
     "generate": """
   {prog}--model emoji --num 16 --sizes 128,160,192x256 --output out/""",
 }
-_OF_TASK = {"upscale": ("input", "scale", "size", "samples", "max-pixels"), "generate": ("num", "sizes")}
-_SAMPLING = ("steps", "sampler", "eta")  # handed to the model where given; its configuration has the defaults
+_OF_TASK = {"upscale": ("input", "scale", "size", "samples", "start", "max-pixels"), "generate": ("num", "sizes")}
+_SAMPLING = ("steps", "sampler", "eta", "start")  # handed to the model where given; its configuration has the defaults
 
 
 def main(argv: list[str], prog: str = "python run_sample.py", task: str | None = None) -> None:
@@ -44,8 +44,9 @@ def main(argv: list[str], prog: str = "python run_sample.py", task: str | None =
                 raise UserError(f"--{name} belongs to the task {other}; leave it out of {task}.")
     if not opts["model"]:
         raise UserError("Give --model: a bundled model's name, a training run's directory or an exported folder.")
-    if opts["eta"] is not None and not math.isfinite(opts["eta"]):
-        raise UserError(f"--eta={opts['eta']} is no number between 0 and 1.")
+    for name in ("eta", "start"):
+        if opts.get(name) is not None and not math.isfinite(opts[name]):
+            raise UserError(f"--{name}={opts[name]} is no number between 0 and 1.")
     if Path(opts["output"]).suffix.lower() in (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"):
         raise UserError(f"--output={opts['output']} looks like a file; give a folder, the images are named in it.")
     if task == "upscale":
@@ -71,6 +72,8 @@ def _define_flags(task: str | None) -> flags.FlagValues:
         flags.DEFINE_string("size", None, "Upscale: output's HEIGHTxWIDTH, instead of --scale.", flag_values=f)
         help_ = "Upscale: number of different answers for each image, named _0, _1, ...; default: one."
         flags.DEFINE_integer("samples", None, help_, lower_bound=1, flag_values=f)
+        help_ = "Upscale: 0 starts from noise, s in (0, 1] from the input noised to time s T; default: the model's."
+        flags.DEFINE_float("start", None, help_, lower_bound=0.0, upper_bound=1.0, flag_values=f)
         help_ = "Upscale: largest input accepted, in pixels."
         flags.DEFINE_integer("max-pixels", images.MAX_PIXELS, help_, lower_bound=1, flag_values=f)
     if task != "upscale":
@@ -176,7 +179,7 @@ def _load(name: str):
 
 
 def _sampling(opts: dict) -> dict:
-    return {name: opts[name] for name in _SAMPLING if opts[name] is not None}
+    return {name: opts[name] for name in _SAMPLING if opts.get(name) is not None}
 
 
 def _output_names(paths: list[Path]) -> list[str]:
@@ -193,7 +196,8 @@ def _output_names(paths: list[Path]) -> list[str]:
 
 def _finish(opts: dict, model, resolved: dict, written: list[Path]) -> None:
     """Writes sample.json, whose sampling settings are the model's where no flag was given, and lists the results."""
-    sampling = {name: dict(model.config["sampling"])[name] for name in _SAMPLING} | _sampling(opts)
+    sampling = {name: value for name, value in dict(model.config["sampling"]).items() if name in _SAMPLING}
+    sampling |= _sampling(opts)
     resolved |= dict(model=opts["model"], seed=opts["seed"], **sampling, outputs=[path.name for path in written])
     versions = {"arbiscale_jax": arbiscale_jax.__version__, "jax": version("jax")}
     resolved |= dict(versions=versions, model_config=model.config)

@@ -33,15 +33,26 @@ def ddim_times(steps: int, T: int) -> np.ndarray:
     return k if steps == T else 1 + k * T // steps
 
 
-def ddim_trajectory(steps: int, alpha_bar: np.ndarray) -> Trajectory:
+def first_time(steps: int, T: int, start: float = 1.0) -> int:
+    """Returns the noisiest time of `ddim_times` over the first `start` (0, 1] of the T times: where a sampler begins."""
+    return int(ddim_times(steps, _visited(T, start))[-1])
+
+
+def _visited(T: int, start: float) -> int:
+    if not 0 < start <= 1:
+        raise ValueError(f"start, the share of the times that sampling visits, lies in (0, 1], got {start}.")
+    return max(1, round(start * T))
+
+
+def ddim_trajectory(steps: int, alpha_bar: np.ndarray, start: float = 1.0) -> Trajectory:
     """DDIM's levels, noisiest first, the last step going to alpha_bar[0] (none is dropped)."""
-    t = ddim_times(steps, len(alpha_bar))[::-1]
+    t = ddim_times(steps, _visited(len(alpha_bar), start))[::-1]
     return Trajectory(t, np.append(alpha_bar[t], alpha_bar[0]))
 
 
-def dpmpp_trajectory(steps: int, alpha_bar: np.ndarray) -> Trajectory:
+def dpmpp_trajectory(steps: int, alpha_bar: np.ndarray, start: float = 1.0) -> Trajectory:
     """Levels uniform in log-SNR from DDIM's first to alpha_bar[0]; t by linear interpolation in log-SNR."""
-    first = ddim_times(steps, len(alpha_bar))[-1]
+    first = first_time(steps, len(alpha_bar), start)
     log_snr = np.log(alpha_bar / (1 - alpha_bar))  # decreasing in t
     levels = np.linspace(log_snr[first], log_snr[0], steps + 1)
     t = np.interp(levels, log_snr[::-1], np.arange(len(alpha_bar))[::-1].astype(np.float64))
@@ -62,14 +73,18 @@ def ddim_sigma(a_t, a_s, eta: float):
     return eta * np.sqrt((1 - a_s) / (1 - a_t) * (1 - a_t / a_s))
 
 
-def sample(eps_fn, z_T, alpha_bar, *, steps: int, sampler: str = "ddim", eta: float = 0.0, keys=None):
+def sample(
+    eps_fn, z_T, alpha_bar, *, steps: int, sampler: str = "ddim", eta: float = 0.0, start: float = 1.0, keys=None
+):
     """Runs the whole reverse process.
 
-    Args: eps_fn, (z_t [b h w c], t [b]) -> eps_hat [b h w c]; z_T, standard normal, [b h w c]; alpha_bar, [T] on the
-      host; steps, network evaluations; sampler, ddim or dpmpp; eta in [0, 1], DDIM's noise; keys, one random key an
-      example, [b], read where eta > 0, so an example does not depend on the rest of its batch.
+    Args: eps_fn, (z_t [b h w c], t [b]) -> eps_hat [b h w c]; z_T, [b h w c], standard normal or, at time
+      `first_time`, drawn from q(z_t | z_0) of some first guess; alpha_bar, [T] on the host; steps, network evaluations;
+      sampler, ddim or dpmpp; eta in [0, 1], DDIM's noise; start in (0, 1], the share of the T times, from 0 on, that
+      is visited; keys, one random key an example, [b], read where eta > 0, so an example does not depend on the rest
+      of its batch.
     Returns: z_0 (at noise level alpha_bar[0]), [b h w c].
-    Raises: ValueError for an unknown sampler, steps outside 1 .. T, eta outside [0, 1], or eta > 0 with dpmpp.
+    Raises: ValueError for an unknown sampler, steps outside 1 .. start T, eta or start out of range, eta > 0 with dpmpp.
     """
     if sampler not in SAMPLERS:
         raise ValueError(f"The sampler is one of {', '.join(SAMPLERS)}, got {sampler!r}.")
@@ -78,10 +93,10 @@ def sample(eps_fn, z_T, alpha_bar, *, steps: int, sampler: str = "ddim", eta: fl
     if sampler == "dpmpp":
         if eta:
             raise ValueError(f"dpmpp is deterministic: eta must be 0, got {eta}; use ddim for eta > 0.")
-        return _sample_dpmpp(eps_fn, z_T, dpmpp_trajectory(steps, alpha_bar))
+        return _sample_dpmpp(eps_fn, z_T, dpmpp_trajectory(steps, alpha_bar, start))
     if eta and keys is None:
         raise ValueError(f"eta = {eta} draws noise: pass keys, one an example.")
-    return _sample_ddim(eps_fn, z_T, ddim_trajectory(steps, alpha_bar), eta, keys)
+    return _sample_ddim(eps_fn, z_T, ddim_trajectory(steps, alpha_bar, start), eta, keys)
 
 
 def _sample_ddim(eps_fn, z_T, trajectory, eta, keys):

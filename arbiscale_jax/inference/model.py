@@ -43,7 +43,7 @@ class Model:
 
         self._posterior, self._features, self._grid = (jax.jit(apply(m)) for m in ("posterior", "features", "grid"))
         self._eps = jax.jit(precise(lambda p, z_t, t, c: self._unet.apply({"params": p}, z_t, t, c)))
-        self._sample = jax.jit(precise(self._reverse), static_argnames=("steps", "sampler", "eta"))
+        self._sample = jax.jit(precise(self._reverse), static_argnames=("steps", "sampler", "eta", "start"))
         self._noise = jax.jit(jax.vmap(jax.random.normal, (0, None)), static_argnums=1)
 
     # float32, jit-compiled
@@ -87,27 +87,25 @@ class Model:
         t = jnp.broadcast_to(jnp.asarray(t), z_t.shape[:1])
         return self._eps(self._unet_params(c), z_t, t, c)
 
-    def sample(self, z_T, c=None, *, steps=None, sampler=None, eta=None, seed=0):
+    def sample(self, z_T, c=None, *, steps=None, sampler=None, eta=None, start=1.0, seed=0):
         """Runs the reverse process from z_T [b h w c] -> z_0 [b h w c]; the whole loop is one compiled scan.
 
         Args: c, the condition where the model has one; steps, sampler ("ddim" or "dpmpp"), eta, default as trained
-          (config.sampling); seed, of DDIM's noise where eta > 0: example i draws from (seed, i).
-        Raises: UserError for steps outside 1 .. T, an unknown sampler, or eta outside [0, 1].
+          (config.sampling); start in (0, 1], the share of the times to visit, at whose noisiest z_T is; seed, of DDIM's
+          noise where eta > 0: example i draws from (seed, i).
+        Raises: UserError for steps outside 1 .. start T, an unknown sampler, eta or start out of range.
         """
-        return self._sample_with(
-            jnp.asarray(z_T, jnp.float32), c, self._keys(seed, range(len(z_T))), steps, sampler, eta
-        )
+        options = self._options(steps, sampler, eta, start)
+        return self._sample_with(jnp.asarray(z_T, jnp.float32), c, self._keys(seed, range(len(z_T))), options)
 
     # images in, images out
 
-    def upscale(
-        self, image, scale=None, *, size=None, samples=None, seed=0, steps=None, sampler=None, eta=None, progress=None
-    ):
+    def upscale(self, image, scale=None, *, size=None, samples=None, **sampling):
         """Upscales a photograph.
 
         Args: image, uint8 or uint16 [h, w, 3] RGB; either scale > 0 (output round(scale h) x round(scale w)) or size,
-          (height, width); samples, how many plausible answers, None for one without the leading axis; seed: answer i
-          depends on (seed, i) alone; steps, sampler, eta as in `sample`; progress, called with (done, total).
+          (height, width); samples, how many plausible answers, None for one without the leading axis; sampling, the
+          options of `upscale_latent`: seed, steps, sampler, eta, start, progress.
         Returns: [H, W, 3], or [samples, H, W, 3], of the image's dtype.
         Raises: UserError for an image, scale or size that cannot be, or that does not fit in memory.
         """
@@ -115,25 +113,32 @@ class Model:
         size = output_size(image.shape[:2], scale, size)
         count = 1 if samples is None else _whole(samples, "samples", 1)
         check_memory((count, *size, 3), image.dtype)
-        z = self.upscale_latent(
-            image, samples=count, seed=seed, steps=steps, sampler=sampler, eta=eta, progress=progress
-        )
+        z = self.upscale_latent(image, samples=count, **sampling)
         out = self._render(z, size, None, image.dtype, partial(to_integers, dtype=image.dtype))
         return out[0] if samples is None else out
 
-    def upscale_latent(self, image, *, samples=1, seed=0, steps=None, sampler=None, eta=None, progress=None):
-        """Samples latents of `image` (uint8 or uint16 [h, w, 3]) for `render`: -> [samples, h', w', c]."""
-        c = self.condition(to_floats(check_image(image))[None])
-        return self._sample_many(c.shape[1:], c, _whole(samples, "samples", 1), seed, steps, sampler, eta, progress)
+    def upscale_latent(
+        self, image, *, samples=1, seed=0, steps=None, sampler=None, eta=None, start=None, progress=None
+    ):
+        """Samples latents of `image` (uint8 or uint16 [h, w, 3]) for `render`: -> [samples, h', w', c].
 
-    def generate(self, num=1, size=None, *, seed=0, steps=None, sampler=None, eta=None, progress=None):
-        """Generates uint8 [num, height, width, 3] images at `size`, default the training size."""
+        Args: seed: answer i depends on (seed, i) alone; steps, sampler, eta as in `sample`; start: 0 starts from noise
+          (the paper), s in (0, 1] at time s T from q(z_t | z_0 = c), the condition being a first guess of z_0 (after
+          Chung et al. 2022); progress, called with (done, total).
+        """
+        c = self.condition(to_floats(check_image(image))[None])
+        options = self._options(steps, sampler, eta, start)
+        return self._sample_many(c.shape[1:], c, _whole(samples, "samples", 1), seed, options, progress)
+
+    def generate(self, num=1, size=None, **sampling):
+        """Generates uint8 [num, height, width, 3] images at `size`, default the training size.
+
+        Args: sampling, the options of `generate_latent`: seed, steps, sampler, eta, progress.
+        """
         side = self.config["sampling"]["size"]
         size = check_size(size or (side, side))
         check_memory((_whole(num, "num", 1), *size, 3), np.dtype(np.uint8))
-        return self.render(
-            self.generate_latent(num, seed=seed, steps=steps, sampler=sampler, eta=eta, progress=progress), size
-        )
+        return self.render(self.generate_latent(num, **sampling), size)
 
     def generate_latent(self, num=1, *, seed=0, steps=None, sampler=None, eta=None, progress=None):
         """Samples latents from noise -> [num, h, w, c] at the training size; latent i depends on (seed, i) alone.
@@ -144,7 +149,8 @@ class Model:
             raise UserError("This model upscales images and cannot generate without one; use an unconditional model.")
         side = self.config["sampling"]["size"] // self.factor
         shape = (side, side, self.config["first_stage"]["z_channels"])
-        return self._sample_many(shape, None, _whole(num, "num", 1), seed, steps, sampler, eta, progress)
+        options = self._options(steps, sampler, eta, 0.0)
+        return self._sample_many(shape, None, _whole(num, "num", 1), seed, options, progress)
 
     def render(self, z, size, box=None) -> np.ndarray:
         """Renders latents [b h w c] at `size` (height, width), or its window `box`: `decode`, clipped, as uint8.
@@ -192,30 +198,43 @@ class Model:
         seed = _whole(seed, "seed", 0)
         return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.asarray(list(numbers), jnp.uint32))
 
-    def _reverse(self, params, z_T, c, keys, *, steps, sampler, eta):
+    def _reverse(self, params, z_T, c, keys, **options):
         def eps_fn(z_t, t):
             return self._unet.apply({"params": params}, z_t, t, c)
 
-        return diffusion.sample(eps_fn, z_T, self.alpha_bar, steps=steps, sampler=sampler, eta=eta, keys=keys)
+        return diffusion.sample(eps_fn, z_T, self.alpha_bar, keys=keys, **options)
 
-    def _sample_with(self, z_T, c, keys, steps, sampler, eta):
-        default = self.config["sampling"]
-        steps, sampler, eta = (
-            default[k] if v is None else v for k, v in (("steps", steps), ("sampler", sampler), ("eta", eta))
-        )
+    def _options(self, steps, sampler, eta, start) -> dict:
+        """Fills in the model's own settings where none are given."""
+        given = {"steps": steps, "sampler": sampler, "eta": eta, "start": start}
+        own = {"start": 0.0, **self.config["sampling"]}
+        options = {name: own[name] if value is None else value for name, value in given.items()}
+        return {**options, "eta": float(options["eta"]), "start": float(options["start"])}
+
+    def _sample_with(self, z_T, c, keys, options):
         try:
-            return self._sample(self._unet_params(c), z_T, c, keys, steps=steps, sampler=sampler, eta=float(eta))
+            return self._sample(self._unet_params(c), z_T, c, keys, **options)
         except ValueError as e:
             raise e if isinstance(e, UserError) else UserError(str(e)) from e
 
-    def _sample_many(self, shape, c, count, seed, steps, sampler, eta, progress):
+    def _begin(self, noise, c, options):
+        """Makes what sampling begins with: `noise`, or where start > 0 the condition noised to the first time."""
+        if not options["start"]:
+            return noise, {**options, "start": 1.0}
+        try:
+            t = diffusion.first_time(options["steps"], len(self.alpha_bar), options["start"])
+        except ValueError as e:
+            raise UserError(str(e)) from e
+        return diffusion.q_sample(c, noise, np.full(len(noise), t), self.alpha_bar), options
+
+    def _sample_many(self, shape, c, count, seed, options, progress):
         """Samples one latent at a time, so that memory, and each answer, do not depend on their number."""
         latents = []
         for i in range(count):
             key = self._keys(seed, [i])
             draw = jax.vmap(jax.random.fold_in, (0, None))
-            z_T = self._noise(draw(key, 0), tuple(shape))
-            latents.append(jax.block_until_ready(self._sample_with(z_T, c, draw(key, 1), steps, sampler, eta)))
+            z_T, begun = self._begin(self._noise(draw(key, 0), tuple(shape)), c, options)
+            latents.append(jax.block_until_ready(self._sample_with(z_T, c, draw(key, 1), begun)))
             if progress:
                 progress(i + 1, count)
         return jnp.concatenate(latents)

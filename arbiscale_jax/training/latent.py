@@ -24,6 +24,7 @@ class Nets(NamedTuple):
     alpha_bar: np.ndarray  # [T]
     image_size: int
     interpolation: str | None  # of the SR condition; None: unconditional
+    start: float  # of validation's sampling: 0 from noise, else from the noised condition
 
 
 def build_nets(config) -> Nets:
@@ -40,6 +41,7 @@ def build_nets(config) -> Nets:
         diffusion.make_alpha_bar(**config.model.schedule),
         size,
         condition.interpolation if condition.enabled else None,
+        config.model.sampling.start if condition.enabled else 0.0,
     )
 
 
@@ -132,10 +134,15 @@ def sample_images(nets: Nets, params, frozen, batch, key):
     """Draws one latent an example by a short DDIM and renders it at the training size -> [b H W 3]."""
     c = condition(nets, frozen, batch)
     shape = jax.eval_shape(lambda: encode(nets, frozen, batch, key)).shape
-    steps = min(VAL_STEPS, len(nets.alpha_bar))
+    T = len(nets.alpha_bar)
+    steps = min(VAL_STEPS, max(1, round((nets.start or 1.0) * T)))
+    z_T = jax.random.normal(key, shape)
+    if nets.start:
+        first = diffusion.first_time(steps, T, nets.start)
+        z_T = diffusion.q_sample(c, z_T, jnp.full(len(c), first), nets.alpha_bar)
 
     def eps_fn(z_t, t):
         return nets.unet.apply({"params": params["unet"]}, z_t, t, c)
 
-    z_0 = diffusion.sample(eps_fn, jax.random.normal(key, shape), nets.alpha_bar, steps=steps)
+    z_0 = diffusion.sample(eps_fn, z_T, nets.alpha_bar, steps=steps, start=nets.start or 1.0)
     return s.render_whole(nets.first_stage, frozen["first_stage"], z_0 / frozen["scale_factor"], nets.image_size)
