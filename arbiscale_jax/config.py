@@ -66,6 +66,27 @@ def get_base_config() -> ml_collections.ConfigDict:
                 val_root="",
                 val_num=8,  # fixed validation crops
                 workers=0,  # loader processes; 0: a thread
+                degradation="bicubic",  # how the LR is made: bicubic (antialiased) or real (with blur, noise, JPEG)
+                lr_scale_min=0.0,  # the crop is shrunk by s ~ U[lr_scale_min, lr_scale_max], then brought to lr_size
+                lr_scale_max=0.0,  # both 0: s = image_size / lr_size, at once
+                real=dict(  # of degradation="real" (data/degradations.py); pairs are ranges, drawn from uniformly
+                    prob=1.0,  # of degrading an example at all; the others are bicubic
+                    blur_prob=0.8,  # of each of two blurs
+                    blur_sigma=(0.1, 0.7),  # standard deviation along each axis of a kernel, in LR pixels
+                    kernel_radius=(1.5, 4.0),  # where a kernel is cut off, in its larger standard deviations
+                    anisotropic_prob=0.5,  # of two standard deviations, at a random angle
+                    generalized_prob=0.2,  # of a kernel exp(-r^(2 beta) / 2)
+                    beta=(0.5, 4.0),  # its shape, log-uniform; below 1 peaked, above 1 flat
+                    noise_prob=0.7,  # of noise
+                    noise_sigma=(1.0, 25.0),  # standard deviation of Gaussian noise, in 8-bit levels
+                    poisson_prob=0.3,  # of Poisson in place of Gaussian noise
+                    poisson_peak=(100.0, 10000.0),  # its photons where white, log-uniform
+                    grey_prob=0.4,  # of the same noise in all channels
+                    jpeg_prob=0.7,  # of each of two JPEG compressions, one of them last
+                    jpeg_quality=(30, 95),
+                ),
+                latent_cache="",  # folder for latents that are encoded once (stage diffusion); "" encodes each batch
+                latent_cache_views=1,  # augmented examples of each image in it
             ),
             loss=dict(
                 kl_weight=1e-6,  # first stage, double_z only
@@ -87,6 +108,11 @@ def get_base_config() -> ml_collections.ConfigDict:
                 val_every=1000,  # 0: only at the end
                 checkpoint_every=1000,
                 keep=2,  # newest checkpoints kept, beside the best
+                schedule="constant",  # of the learning rate after the warm-up: constant, or cosine over the training
+                final_lr=0.0,  # cosine: the learning rate at the end, as a fraction of learning_rate
+                tensorboard=False,  # write WORKDIR/tensorboard too (extra tensorboard)
+                profile_start=10,  # first step of a profiler's trace, WORKDIR/profile
+                profile_steps=0,  # its number of steps; 0: no trace
             ),
         )
     )
