@@ -44,6 +44,7 @@ def train(config, workdir: Path | str) -> dict:
     Raises: UserError for what the user can mend, a non-finite loss among it; KeyboardInterrupt after saving.
     """
     workdir, cfg = Path(workdir), config.train
+    _check(cfg)
     stage, mesh, tx = build_stage(config), make_mesh(), make_optimizer(learning_rate(cfg), grad_clip=cfg.grad_clip)
     check_batch_size(cfg.batch_size, mesh)
     cache.check(config)
@@ -75,6 +76,16 @@ def train(config, workdir: Path | str) -> dict:
                 reporting.rewind_metrics(workdir, first_step or 0)
             batches = (shard_batch(one, mesh) for one in chain([batch], batches))
             return _run(config, workdir, stage, mesh, manager, step_fn, batches, state, frozen, elapsed, report, begun)
+
+
+def _check(cfg) -> None:
+    """Raises UserError for the first number of config.train that makes no sense."""
+    least = dict(steps=1, minutes=0, learning_rate=0, warmup_steps=0, grad_clip=0, ema_decay=0, log_every=1)
+    for field, bound in (least | dict(val_every=0, checkpoint_every=0, keep=1)).items():
+        if not cfg[field] >= bound:
+            raise UserError(f"train.{field} must be at least {bound}, got {cfg[field]}.")
+    if cfg.ema_decay >= 1:
+        raise UserError(f"train.ema_decay must be below 1, got {cfg.ema_decay}.")
 
 
 def _fresh(config, workdir, stage, mesh, manager, batch, tx, say):
