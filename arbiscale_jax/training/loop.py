@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from itertools import chain
 from pathlib import Path
 
 import jax
@@ -70,12 +69,11 @@ def train(config, workdir: Path | str) -> dict:
                 batches.close()
                 batches = cache.cached_batches(config, frozen, first_step or 0, report)
                 batch = shard_batch(next(batches), mesh)
-            step_fn = _compile(config, stage, mesh, tx, state, frozen, batch, workdir, report.say)
             if main:
                 checkpoint.write_config(workdir, config.to_dict())
                 reporting.rewind_metrics(workdir, first_step or 0)
-            batches = (shard_batch(one, mesh) for one in chain([batch], batches))
-            return _run(config, workdir, stage, mesh, manager, step_fn, batches, state, frozen, elapsed, report, begun)
+            rest = (state, frozen, elapsed, tx, report, begun)
+            return _run(config, workdir, stage, mesh, manager, batches, batch, *rest)
 
 
 def _check(cfg) -> None:
@@ -107,15 +105,14 @@ def _resume(config, workdir, stage, mesh, manager, batch, tx, say):
     return state, frozen, elapsed
 
 
-def _compile(config, stage, mesh, tx, state, frozen, batch, workdir, say):
-    """Compiles the training step, and says what it costs."""
-    step_fn = make_train_step(stage.loss_fn, tx, stream(config.seed, "train"), config.train.ema_decay, replicated(mesh))
-    step_fn = step_fn.lower(state, frozen, batch, np.float32(0)).compile()
-    text = overview.describe(state.params, frozen, step_fn, mesh.size)
+def _compile(step_fn, state: TrainState, frozen, batch, workdir, say):
+    """Compiles the training step ahead of its first call, and says what it trains and costs."""
+    compiled = step_fn.lower(state, frozen, batch, np.float32(0)).compile()
+    text = overview.describe(state.params, frozen, compiled, len(state.step.sharding.device_set))
     say(text)
     if jax.process_index() == 0:
         overview.write_overview(workdir, text, state.params, frozen)
-    return step_fn
+    return compiled
 
 
 def _share(cfg, step, elapsed) -> float:
@@ -124,12 +121,14 @@ def _share(cfg, step, elapsed) -> float:
 
 
 def _run(
-    config, workdir, stage, mesh, manager, step_fn, batches, state: TrainState, frozen, elapsed, report, begun
+    config, workdir, stage, mesh, manager, batches, batch, state: TrainState, frozen, elapsed, tx, report, begun
 ) -> dict:
-    cfg, main = config.train, jax.process_index() == 0
+    cfg, main, began = config.train, jax.process_index() == 0, time.monotonic() - elapsed
+    step_fn = make_train_step(stage.loss_fn, tx, stream(config.seed, "train"), cfg.ema_decay, replicated(mesh))
+    step_fn = _compile(step_fn, state, frozen, batch, workdir, report.say)
     eval_fn = jax.jit(stage.eval_fn, out_shardings=replicated(mesh))
     val_key, val_batch = stream(config.seed, "val"), shard_batch(data.val_batch(config.data), mesh)
-    step, began, record, metrics = int(state.step), time.monotonic() - elapsed, {}, {}
+    step, record, metrics = int(state.step), {}, {}
     share, rate = _share(cfg, step, elapsed), learning_rate(cfg)
     pending, mark = [], None  # metrics on the device since the last log; time and step from which steps/s counts
 
@@ -138,7 +137,7 @@ def _run(
         reporting.recorder(workdir, step, tensorboard=cfg.tensorboard, quiet=not main) as write,
         overview.tracer(workdir, cfg.profile_start, cfg.profile_steps if main else 0) as on_step,
     ):
-        for batch in batches:
+        while True:
             on_step(step + 1, metrics)
             state, metrics = step_fn(state, frozen, batch, np.float32(share))
             step += 1
@@ -180,6 +179,7 @@ def _run(
                 break
             if log or validate or save:
                 mark = time.monotonic(), step
+            batch = shard_batch(next(batches), mesh)
         manager.wait_until_finished()
     if stopped:
         raise KeyboardInterrupt

@@ -13,11 +13,6 @@ from arbiscale_jax.storage import flatten, write_text
 OVERVIEW, PROFILE = "overview.txt", "profile"
 
 
-def count(tree) -> int:
-    """Counts the numbers in a tree of arrays."""
-    return sum(x.size for x in jax.tree.leaves(tree))
-
-
 def describe(params, frozen, compiled, devices: int) -> str:
     """Lists the networks with their numbers of parameters, and the FLOPs of a step, a line each."""
     rows = {}
