@@ -2,6 +2,7 @@
 
 import json
 import struct
+from functools import partial
 from types import SimpleNamespace
 
 import jax
@@ -105,7 +106,9 @@ def weights():
     """The stage's frozen weights, at random."""
     config = tiny("diffusion")
     net = latent.build_nets(config).first_stage
-    first = stage.init_first_stage(net, jax.random.key(1), {"image": jnp.zeros((1, 16, 16, 3))})
+    first = jax.jit(lambda key, x: stage.init_first_stage(net, key, {"image": x}))(
+        jax.random.key(1), jnp.zeros((1, 16, 16, 3))
+    )
     return {"first_stage": first, "scale_factor": jnp.float32(0.7)}
 
 
@@ -140,8 +143,8 @@ def test_cached_latents_equal_fresh_ones(store, weights):
     kept = {k: np.stack([reader[i][k] for i in picked]) for k in ("moments", "condition")}
     assert kept["moments"].shape == (4, 8, 8, 4) and kept["moments"].dtype == np.float32
     key = jax.random.key(2)
-    for function in (latent.encode, lambda *args: latent.condition(*args[:3])):
-        a, b = (function(nets, weights, batch, key) for batch in (fresh, kept))
+    for function in (latent.encode, lambda nets, frozen, batch, key: latent.condition(nets, frozen, batch)):
+        a, b = (jax.jit(partial(function, nets))(weights, batch, key) for batch in (fresh, kept))
         np.testing.assert_allclose(a, b, atol=1e-5)
         assert np.std(a) > 0.01
 
@@ -154,7 +157,8 @@ def test_the_loss_takes_either_kind_of_batch(store, weights, monkeypatch):
     examples, _ = data.views(config.data, config.seed, 2)
     reader, key = latent_store.Reader(folder), jax.random.key(3)
     batches = ({k: np.stack([source[i][k] for i in range(4)]) for k in source[0]} for source in (examples, reader))
-    fresh, kept = (diffusion.make_stage(config).loss_fn({"unet": {}}, weights, batch, key)[0] for batch in batches)
+    loss_fn = jax.jit(diffusion.make_stage(config).loss_fn)
+    fresh, kept = (loss_fn({"unet": {}}, weights, batch, key)[0] for batch in batches)
     np.testing.assert_allclose(fresh, kept, rtol=1e-5)
 
 

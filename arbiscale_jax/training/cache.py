@@ -95,10 +95,11 @@ def _build(config, folder: Path, identity: dict, examples, frozen, report: Repor
     for batch in data.view_batches(examples, size, start, config.data.workers):
         n = len(batch["image"])
         batch = {name: np.concatenate([x, x[:1].repeat(size - n, axis=0)]) for name, x in batch.items()}  # one shape
-        encoded = {k: v[:n] for k, v in jax.device_get(encode(frozen, mesh.shard_batch(batch, local))).items()}
+        batch = mesh.shard_batch(batch, local)
         if writer is None:
-            writer = latent_store.Writer(folder, identity, num, {k: v.shape[1:] for k, v in encoded.items()})
-        writer.add(encoded)
+            shapes = {name: x.shape[1:] for name, x in jax.eval_shape(encode, frozen, batch).items()}
+            writer = latent_store.Writer(folder, identity, num, shapes)
+        writer.add({name: x[:n] for name, x in jax.device_get(encode(frozen, batch)).items()})
         if writer.done == num or time.monotonic() - committed > _SECONDS:
             writer.commit()
             committed = time.monotonic()
