@@ -1,7 +1,7 @@
-"""The base of every experiment's configuration: each field once, with its default.
+"""The base of every experiment's configuration: each field once, with its default and, beside it, its meaning.
 
 Only the training and the command line read it; networks get plain arguments. The `model` part is what an exported
-model's config.json holds.
+model's config.json holds. docs/CONFIG.md is made of this file: python -m arbiscale_jax.cli.config_table
 """
 
 import ml_collections
@@ -16,83 +16,117 @@ def get_base_config() -> ml_collections.ConfigDict:
             dtype="float32",  # compute dtype of the networks: float32 or bfloat16; parameters stay float32
             first_stage="",  # run or exported model with the auto-encoder; "" derives it from the work directory's name
             init_from="",  # run or exported model whose weights a fresh run starts from; "" starts from scratch
-            model=dict(
+            model=dict(  # what an exported model's config.json holds
                 first_stage=dict(  # encoder E and decoder D, paper 4.2
-                    z_channels=3,
+                    z_channels=3,  # of the latent
                     double_z=False,  # E emits mean and log-variance
-                    ch=128,
-                    ch_mult=(1, 2, 4),  # spatial factor f = 2 ** (len - 1)
-                    num_res_blocks=2,
+                    ch=128,  # channels at the first level
+                    ch_mult=(1, 2, 4),  # channels of each level over ch; the spatial factor f is 2 ** (length - 1)
+                    num_res_blocks=2,  # a level of E; D has one more
                     resolution=256,  # nominal: places attention, nothing else
-                    attn_resolutions=(),
-                    mid_attention=True,
+                    attn_resolutions=(),  # nominal resolutions with self-attention
+                    mid_attention=True,  # self-attention in the middle block
                     decoder_attention="constant",  # nominal resolution in D: constant or doubled (models/build.py)
                     num_groups=32,  # of GroupNorm
                 ),
-                liif=dict(hidden=(256, 256, 256, 256), local_ensemble=True, cell_decode=True),
+                liif=dict(  # f_theta, paper 3.2, Eq. 5-6
+                    hidden=(256, 256, 256, 256),  # widths of the MLP's hidden layers
+                    local_ensemble=True,  # blend the answers of the four nearest cells
+                    cell_decode=True,  # tell the MLP the size of an output pixel
+                ),
                 unet=dict(  # eps_theta
-                    model_channels=160,
-                    channel_mult=(1, 2, 2, 4),
-                    num_res_blocks=2,
+                    model_channels=160,  # channels at the first level
+                    channel_mult=(1, 2, 2, 4),  # channels of each level over model_channels
+                    num_res_blocks=2,  # a level; a number, or one for each level
                     attention_rates=(16, 8),  # downsampling rates with self-attention
                     num_heads=0,  # used when num_head_channels is 0
-                    num_head_channels=32,
-                    scale_shift=False,
-                    resblock_updown=False,
-                    dropout=0.0,
-                    num_groups=32,
+                    num_head_channels=32,  # channels a head; 0: num_heads heads
+                    scale_shift=False,  # the time scales and shifts the normalised features, else it is added
+                    resblock_updown=False,  # residual blocks change the resolution, else convolutions do
+                    dropout=0.0,  # rate in the residual blocks, in training
+                    num_groups=32,  # of GroupNorm
                 ),
-                schedule=dict(timesteps=1000, linear_start=0.0015, linear_end=0.0155),
-                condition=dict(  # paper 4.3; the U-Net's input is z_t alone where enabled is False
-                    enabled=False,
-                    interpolation="bilinear",  # or nearest, as the reference code
+                schedule=dict(  # of the noise; betas are linear in their square root
+                    timesteps=1000,  # T
+                    linear_start=0.0015,  # first beta
+                    linear_end=0.0155,  # last beta
+                ),
+                condition=dict(  # on the LR image, paper 4.3
+                    enabled=False,  # super-resolution; without it the U-Net's input is z_t alone
+                    interpolation="bilinear",  # to the HR training size: bilinear, or nearest as in the reference code
                     upsampling=4.0,  # the LR image is enlarged by this before E: HR training size / LR training size
                 ),
-                sampling=dict(  # defaults of sampling
-                    steps=200,
-                    sampler="ddim",  # or dpmpp
-                    eta=0.0,  # of ddim: 0 deterministic, 1 as DDPM
+                sampling=dict(  # defaults of the trained model
+                    steps=200,  # evaluations of the U-Net
+                    sampler="ddim",  # ddim or dpmpp
+                    eta=0.0,  # of DDIM: 0 deterministic, 1 ancestral
                     start=0.0,  # SR: 0 starts from noise (the paper), s in (0, 1] from q(z_t | z_0 = c) at t = s T
-                    size=256,  # of generated images
+                    size=256,  # side of generated images
                 ),
             ),
-            data=dict(
+            data=dict(  # images, crops and what the losses compare
                 source="embedded",  # embedded (scikit-image's photographs) or folder
                 root="",  # of source=folder; searched recursively
                 image_size=256,  # the square crop that E sees in training
-                lr_size=0,  # side of the antialiased bicubic LR of that crop; 0: none
+                lr_size=0,  # side of the LR image that is made of that crop; 0: none
                 flip=True,  # random horizontal mirror
                 transpose=False,  # random vertical mirror and transposition
                 permute_colors=False,  # random order of the colour channels: hues that a small data set lacks
                 min_crop=1.0,  # a crop is image_size / u a side, u ~ U[min_crop, 1], then resized
                 target_min=64,  # first stage and align: side s ~ U[target_min, target_max] of the rendered image
-                target_max=256,
+                target_max=256,  # largest side s
                 target_patch=64,  # side of the random window of it that the loss sees; at most target_min
-                val_source="",  # "" holds some of the training source out
-                val_root="",
+                val_source="",  # of validation, as source; "" holds some of the training source out
+                val_root="",  # of val_source=folder
                 val_num=8,  # fixed validation crops
                 workers=0,  # loader processes; 0: a thread
+                degradation="bicubic",  # how the LR is made: bicubic (antialiased) or real (with blur, noise, JPEG)
+                lr_scale_min=0.0,  # the crop is shrunk by s ~ U[lr_scale_min, lr_scale_max], then brought to lr_size
+                lr_scale_max=0.0,  # largest s; both 0: s = image_size / lr_size
+                real=dict(  # of degradation="real" (data/degradations.py); pairs are ranges, drawn from uniformly
+                    prob=1.0,  # of degrading an example at all; the others are bicubic
+                    blur_prob=0.8,  # of each of two blurs
+                    blur_sigma=(0.1, 0.7),  # standard deviation along each axis of a kernel, in LR pixels
+                    kernel_radius=(1.5, 4.0),  # where a kernel is cut off, in its larger standard deviations
+                    anisotropic_prob=0.5,  # of two standard deviations, at a random angle
+                    generalized_prob=0.2,  # of a kernel exp(-r^(2 beta) / 2)
+                    beta=(0.5, 4.0),  # its shape, log-uniform; below 1 peaked, above 1 flat
+                    noise_prob=0.7,  # of noise
+                    noise_sigma=(1.0, 25.0),  # standard deviation of Gaussian noise, in 8-bit levels
+                    poisson_prob=0.3,  # of Poisson in place of Gaussian noise
+                    poisson_peak=(100.0, 10000.0),  # its photons where white, log-uniform
+                    grey_prob=0.4,  # of the same noise in all channels
+                    jpeg_prob=0.7,  # of each of two JPEG compressions, one of them last
+                    jpeg_quality=(30, 95),  # of JPEG, Pillow's scale
+                ),
+                latent_cache="",  # folder for latents that are encoded once (stage diffusion); "" encodes each batch
+                latent_cache_views=1,  # augmented examples of each image in it
             ),
-            loss=dict(
+            loss=dict(  # of the first stage and of the alignment
                 kl_weight=1e-6,  # first stage, double_z only
-                freeze_encoder=False,
-                lambda_dm=1.0,  # Eq. 9
-                lambda_recon=1.0,
-                align_mode="random_t",
+                freeze_encoder=False,  # first stage: train D and f_theta on a given E
+                lambda_dm=1.0,  # align: weight of L_dm, Eq. 9
+                lambda_recon=1.0,  # align: weight of L_recon, Eq. 9
+                align_mode="random_t",  # align: random_t (the reference code)
                 weight_cap=0.0,  # of alpha_bar / (1 - alpha_bar) in Eq. 7; 0: none
             ),
-            train=dict(
-                steps=100_000,
+            train=dict(  # the loop
+                steps=100_000,  # updates in all
                 minutes=0.0,  # stop after this many minutes of training in all; 0: never
                 batch_size=8,  # global
-                learning_rate=1e-4,
-                warmup_steps=0,
+                learning_rate=1e-4,  # of Adam, after the warm-up
+                warmup_steps=0,  # updates over which the learning rate rises linearly
                 grad_clip=1.0,  # global norm; 0: none
                 ema_decay=0.9999,  # decay min(ema_decay, (1 + n) / (10 + n)); 0: no EMA
-                log_every=20,
-                val_every=1000,  # 0: only at the end
-                checkpoint_every=1000,
+                log_every=20,  # steps between two records in metrics.jsonl
+                val_every=1000,  # steps between two validations; 0: only at the end
+                checkpoint_every=1000,  # steps between two checkpoints; 0: only at the end
                 keep=2,  # newest checkpoints kept, beside the best
+                schedule="constant",  # of the learning rate after the warm-up: constant, or cosine over the training
+                final_lr=0.0,  # cosine: the learning rate at the end, as a fraction of learning_rate
+                tensorboard=False,  # write WORKDIR/tensorboard too (extra tensorboard)
+                profile_start=10,  # first step of a profiler's trace, WORKDIR/profile
+                profile_steps=0,  # its number of steps; 0: no trace
             ),
         )
     )

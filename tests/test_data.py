@@ -106,6 +106,8 @@ def test_batch_k_depends_on_seed_and_k_alone(config, take):
 
 
 def test_worker_processes_do_not_change_the_batches(config, take):
+    with config.unlocked():
+        config.degradation = "real"  # everything that draws
     expected = take(config, 6)[3:]
     with config.unlocked():
         config.workers = 2

@@ -109,7 +109,7 @@ def test_metrics_samples_and_config_of_a_run(toy, tmp_path):
     last = train(toy(5, log_every=2, val_every=4, checkpoint_every=100), tmp_path)
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [r["step"] for r in records] == [2, 4, 5]
-    assert {"step", "time", "loss", "noise", "grad_norm", "steps_per_s"} == set(records[0])
+    assert {"step", "time", "loss", "noise", "grad_norm", "steps_per_s", "learning_rate"} == set(records[0])
     assert [r["step"] for r in records if "val/loss" in r] == [4, 5]
     assert records[-1] == last
     assert json.loads((tmp_path / "config.json").read_text())["train"]["steps"] == 5

@@ -1,7 +1,20 @@
-"""Where images come from (sources), what is cut out of them (transforms), how they become batches (pipeline)."""
+"""Where images come from (sources), what is cut out of them (transforms), how the LR is made of it
+(degradations), how they become batches (pipeline), and latents that are kept (latent_store)."""
 
-from .pipeline import train_batches, val_batch
+from .pipeline import shuffled_batches, train_batches, val_batch, view_batches, views
 from .sources import SOURCES, Source, make_source
 from .transforms import dihedral, example, val_example
 
-__all__ = ["SOURCES", "Source", "dihedral", "example", "make_source", "train_batches", "val_batch", "val_example"]
+__all__ = [
+    "SOURCES",
+    "Source",
+    "dihedral",
+    "example",
+    "make_source",
+    "shuffled_batches",
+    "train_batches",
+    "val_batch",
+    "val_example",
+    "view_batches",
+    "views",
+]

@@ -1,8 +1,9 @@
 """From sources to batches, through grain."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import grain
@@ -11,6 +12,7 @@ from absl import flags
 
 from arbiscale_jax.errors import UserError
 
+from .degradations import make_shrink
 from .sources import SOURCES, Source, make_source
 from .transforms import example, val_example
 
@@ -34,26 +36,65 @@ def train_batches(
     Returns: an iterator of `transforms.example`'s arrays with a leading batch axis; its close() ends the loader.
     Raises: UserError if a field or the source is wrong.
     """
-    _check(config)
+    transform = _make_transform(config)
     if batch_size < 1 or start_step < 0:
         raise UserError(f"Batch size >= 1 and first step >= 0 must hold, got {batch_size} and {start_step}.")
+    examples = _in_random_order(_train_source(config), seed).random_map(transform)
+    return _start(examples.batch(batch_size)[start_step:], config["workers"])
+
+
+def views(config: Mapping[str, Any], seed: int, num: int) -> tuple[grain.MapDataset, dict[str, Any]]:
+    """Draws `num` examples of every training image; example i is a pure function of (seed, i).
+
+    Returns: the examples (v * images + i is view v of image i), and what identifies them: every field that they depend
+      on, the images' names and files' sizes, and the seed, as JSON-like values.
+    Raises: UserError if a field or the source is wrong.
+    """
+    transform = _make_transform(config)
+    source = _train_source(config)
+    fields = (*_EXAMPLE_FIELDS, "source", "root", "degradation", "lr_scale_min", "lr_scale_max")
+    identity = {field: config[field] for field in fields} | {"real": dict(config["real"]), "seed": seed, "views": num}
+    identity["images"] = [source.name(i) for i in range(len(source))]
+    if config["source"] == "folder":
+        root = Path(config["root"]).expanduser()
+        identity["bytes"] = [(root / name).stat().st_size for name in identity["images"]]
+    return grain.MapDataset.source(source).repeat(num).seed(seed % 2**32).random_map(transform), identity
+
+
+def view_batches(
+    examples: grain.MapDataset, batch_size: int, start: int, workers: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """Batches `views` in order, from example `start` to the last; the last batch may be smaller."""
+    return _start(examples[start:].batch(batch_size, drop_remainder=False), workers)
+
+
+def shuffled_batches(
+    source: Sequence[Mapping[str, np.ndarray]], seed: int, batch_size: int, start_step: int = 0
+) -> Iterator[dict[str, np.ndarray]]:
+    """Iterates without end over prepared examples in an order drawn anew each round; batch k depends on (seed, k)."""
+    return _start(_in_random_order(source, seed).batch(batch_size)[start_step:], workers=0)
+
+
+def _in_random_order(source: Sequence, seed: int) -> grain.MapDataset:
+    """Repeats a source without end, shuffled anew each round; every record comes equally often."""
+    rounds = grain.MapDataset.source(source).repeat(-(-_SHUFFLED // len(source)))
+    return rounds.seed(seed % 2**32).shuffle().repeat()
+
+
+def _start(batches: grain.MapDataset, workers: int) -> Iterator[dict[str, np.ndarray]]:
+    """Reads batches ahead in `workers` processes, or in a thread."""
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # grain reads its own flags, at their defaults where absl does not run the program
-    transform = partial(example, **{field: config[field] for field in _EXAMPLE_FIELDS})
-    source = _train_source(config)
-    batches = (
-        grain.MapDataset.source(source)
-        .repeat(-(-_SHUFFLED // len(source)))
-        .seed(seed % 2**32)
-        .shuffle()
-        .repeat()
-        .random_map(transform)
-        .batch(batch_size)[start_step:]
-        .to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=_BUFFER))
-    )
-    if config["workers"]:
-        batches = batches.mp_prefetch(grain.MultiprocessingOptions(config["workers"], per_worker_buffer_size=2))
+    batches = batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=_BUFFER))
+    if workers:
+        batches = batches.mp_prefetch(grain.MultiprocessingOptions(workers, per_worker_buffer_size=2))
     return iter(batches)
+
+
+def _make_transform(config: Mapping[str, Any]) -> Callable:
+    """Returns (image, rng) -> one training example. Raises: UserError if a field is wrong."""
+    _check(config)
+    return partial(example, **{field: config[field] for field in _EXAMPLE_FIELDS}, shrink=make_shrink(config))
 
 
 def val_batch(config: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -65,11 +106,11 @@ def val_batch(config: Mapping[str, Any]) -> dict[str, np.ndarray]:
     Raises: UserError if a field or the source is wrong.
     """
     _check(config)
-    source, num = _val_source(config), config["val_num"]
-    examples, fields = [], {field: config[field] for field in _VAL_FIELDS}
+    fields = {field: config[field] for field in _VAL_FIELDS} | {"shrink": make_shrink(config)}
+    source, num, examples = _val_source(config), config["val_num"], []
     for i in range(num):
         index, turn = (i % len(source), i // len(source)) if num > len(source) else (i * len(source) // num, 0)
-        examples.append(val_example(source[index], _spread(turn), **fields))
+        examples.append(val_example(source[index], _spread(turn), np.random.default_rng(i), **fields))
     return {key: np.stack([one[key] for one in examples]) for key in examples[0]}
 
 

@@ -2,13 +2,13 @@
 
 Letters: S image_size, l lr_size, p target_patch, c side of the crop in the photograph's pixels. Resizing is Pillow's
 BICUBIC throughout: a = -0.5, antialiased (the kernel widens when shrinking), in 8 bits: like Matlab's
-imresize, unlike PyTorch's default (a = -0.75, no antialiasing).
+imresize, unlike PyTorch's default (a = -0.75, no antialiasing). Other ways to the LR image are in degradations.py.
 """
 
 import numpy as np
 from PIL import Image
 
-BICUBIC = Image.Resampling.BICUBIC
+from .degradations import BICUBIC, Shrink, resize
 
 
 def example(
@@ -24,8 +24,11 @@ def example(
     target_min: int,
     target_max: int,
     target_patch: int,
+    shrink: Shrink | None = None,
 ) -> dict[str, np.ndarray]:
     """Draws an example from an image, uint8 [h, w, 3]; the arguments are the fields of config.data.
+
+    shrink makes the LR image (degradations.make_shrink), None by bicubic; it draws last.
 
     The crop's side is S / u with u ~ U[min_crop, 1], at most the image's shorter side: a smaller image is enlarged.
     With flip the crop is mirrored horizontally, with transpose vertically and along its diagonal, each by a fair coin;
@@ -49,27 +52,30 @@ def example(
         crop = crop[..., rng.permutation(3)]
     size = int(rng.integers(target_min, target_max + 1))
     start = rng.integers(size - target_patch + 1, size=2)
-    return _render(crop, image_size, lr_size, size, start, target_patch)
+    return _render(crop, rng, image_size, lr_size, size, start, target_patch, shrink)
 
 
 def val_example(
     image: np.ndarray,
     position: tuple[float, float],
+    rng: np.random.Generator,
     *,
     image_size: int,
     lr_size: int,
     target_max: int,
     target_patch: int,
+    shrink: Shrink | None = None,
 ) -> dict[str, np.ndarray]:
     """Cuts the crop at a position (y, x) in [0, 1]^2 of the room that it has; like `example` without chance.
 
-    The crop's side is S (less where the image is smaller), s is target_max, the window is central.
+    The crop's side is S (less where the image is smaller), s is target_max, the window is central; only shrink draws.
     """
     h, w, _ = image.shape
     side = min(image_size, h, w)
     top, left = (round(u * (length - side)) for u, length in zip(position, (h, w), strict=True))
     start = np.repeat((target_max - target_patch) // 2, 2)
-    return _render(image[top : top + side, left : left + side], image_size, lr_size, target_max, start, target_patch)
+    crop = image[top : top + side, left : left + side]
+    return _render(crop, rng, image_size, lr_size, target_max, start, target_patch, shrink)
 
 
 def dihedral(image: np.ndarray, *, horizontal: bool, vertical: bool, diagonal: bool) -> np.ndarray:
@@ -79,7 +85,7 @@ def dihedral(image: np.ndarray, *, horizontal: bool, vertical: bool, diagonal: b
     return image.transpose(1, 0, 2) if diagonal else image
 
 
-def _render(crop, image_size, lr_size, size, start, patch) -> dict[str, np.ndarray]:
+def _render(crop, rng, image_size, lr_size, size, start, patch, shrink) -> dict[str, np.ndarray]:
     """Makes image, lr and target from a square crop, uint8 [c, c, 3]."""
     crop = Image.fromarray(np.ascontiguousarray(crop))
     image = crop.resize((image_size, image_size), BICUBIC)
@@ -94,7 +100,7 @@ def _render(crop, image_size, lr_size, size, start, patch) -> dict[str, np.ndarr
         "target_start": np.asarray(start, np.int32),  # 2
     }
     if lr_size:
-        out["lr"] = _to_float(image.resize((lr_size, lr_size), BICUBIC))  # l l 3
+        out["lr"] = _to_float(shrink(image, rng) if shrink else resize(image, lr_size))  # l l 3
     return out
 
 

@@ -3,6 +3,9 @@
 import json
 import math
 import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
@@ -11,13 +14,47 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from arbiscale_jax.errors import UserError
-from arbiscale_jax.storage import CHECKPOINTS, CONFIG, FROZEN, newest_step, read_config, write_text
+from arbiscale_jax.storage import CHECKPOINTS, CONFIG, FROZEN, has_checkpoint, newest_step, read_config, write_text
 from arbiscale_jax.weights import save_weights
 
 from .state import TrainState
 
 
-def prepare(run_dir: Path) -> None:
+@contextmanager
+def provisional(run_dir: Path, made: tuple[str, ...]) -> Iterator[Callable[[], None]]:
+    """Creates a run's directory, and leaves nothing of it behind if the run fails before it has begun.
+
+    Args: made, names of what a run puts there; they are removed unless they were there before.
+    Yields: a function that declares the run begun.
+    Raises: UserError if nothing can be written there.
+    """
+    new_folders = [folder for folder in (run_dir, *run_dir.parents) if not os.path.exists(folder)]
+    new_files = [run_dir / name for name in made if not os.path.exists(run_dir / name)]
+    begun = []
+    try:
+        _prepare(run_dir)
+        yield lambda: begun.append(True)
+    except BaseException:
+        if not begun and not has_checkpoint(run_dir):
+            _remove(new_files, new_folders)
+        raise
+
+
+def _remove(files: list[Path], folders: list[Path]) -> None:
+    """Removes files, or folders with what they hold, and then those of `folders` that are empty."""
+    for path in files:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.is_file():
+            path.unlink()
+    for folder in folders:  # deepest first
+        try:
+            folder.rmdir()
+        except OSError:
+            return
+
+
+def _prepare(run_dir: Path) -> None:
     """Creates a run's directory. Raises: UserError if nothing can be written there."""
     try:
         run_dir.mkdir(parents=True, exist_ok=True)

@@ -55,16 +55,25 @@ def init(nets: Nets, key, batch):
     return {"first_stage": first_stage, "unet": nets.unet.init(key_unet, z_0, jnp.zeros(1, jnp.int32), c)["params"]}
 
 
+def posterior(nets: Nets, frozen, batch):
+    """Encodes the image, or takes what the cache holds of it: mean and log-variance (None without double_z)."""
+    if "moments" not in batch:
+        return nets.first_stage.apply({"params": frozen["first_stage"]}, batch["image"], method="posterior")
+    double_z = nets.first_stage.encoder.double_z
+    return tuple(jnp.split(batch["moments"], 2, axis=-1)) if double_z else (batch["moments"], None)
+
+
 def encode(nets: Nets, frozen, batch, key):
     """Encodes the image as diffusion sees it: a posterior sample (the mean without double_z) times scale_factor."""
-    moments = nets.first_stage.apply({"params": frozen["first_stage"]}, batch["image"], method="posterior")
-    return s.draw_latent(key, *moments) * frozen["scale_factor"]  # b h w c
+    return s.draw_latent(key, *posterior(nets, frozen, batch)) * frozen["scale_factor"]  # b h w c
 
 
 def condition(nets: Nets, frozen, batch):
     """Encodes the LR image, enlarged to the HR size (paper 4.3): [b h w c], or None without SR condition."""
     if nets.interpolation is None:
         return None
+    if "condition" in batch:  # from the cache
+        return batch["condition"] * frozen["scale_factor"]
     x = models.interpolate(batch["lr"], (nets.image_size, nets.image_size), nets.interpolation)
     mean, _ = nets.first_stage.apply({"params": frozen["first_stage"]}, x, method="posterior")
     return mean * frozen["scale_factor"]
@@ -107,7 +116,8 @@ def make_stage(nets: Nets, losses_at: Callable) -> s.Stage:
 
     def loss_fn(params, frozen, batch, key):
         key_t, key_rest = jax.random.split(key)
-        t = jax.random.randint(key_t, batch["image"].shape[:1], 0, len(nets.alpha_bar))
+        b = len(next(iter(batch.values())))
+        t = jax.random.randint(key_t, (b,), 0, len(nets.alpha_bar))
         metrics = jax.tree.map(jnp.mean, losses_at(params, frozen, batch, key_rest, t, train=True))
         return metrics.pop("loss"), metrics
 

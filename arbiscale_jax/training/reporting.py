@@ -1,18 +1,20 @@
-"""What a run shows and writes: progress, metrics.jsonl, sample pictures."""
+"""What a run shows and writes: progress, metrics.jsonl, sample pictures, TensorBoard's files."""
 
+import importlib.util
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from arbiscale_jax.errors import UserError
 from arbiscale_jax.storage import write_text
 
-METRICS, SAMPLES = "metrics.jsonl", "samples"
+METRICS, SAMPLES, TENSORBOARD = "metrics.jsonl", "samples", "tensorboard"
 
 
 def append_metrics(run_dir: Path, record: dict) -> None:
@@ -40,11 +42,50 @@ def rewind_metrics(run_dir: Path, step: int) -> None:
     write_text(run_dir / METRICS, "".join(json.dumps(r) + "\n" for r in records))
 
 
-def save_panels(run_dir: Path, step: int, panels: np.ndarray) -> Path:
-    """Writes samples/step_XXXXXXX.png: a row an example, its panels side by side; single panels fill a square.
+def check_tensorboard(wanted: bool) -> None:
+    """Raises: UserError if TensorBoard's files are wanted and the package that writes them is missing."""
+    if wanted and importlib.util.find_spec("tensorboardX") is None:
+        raise UserError(
+            "train.tensorboard needs the package tensorboardX; install the extra 'tensorboard' "
+            "(python -m pip install -c constraints.txt -e '.[tensorboard]') or leave it off."
+        )
 
-    Args: panels, [b k h w 3] in [-1, 1].
+
+@contextmanager
+def recorder(run_dir: Path, first_step: int, *, tensorboard: bool, quiet: bool = False) -> Iterator[Callable]:
+    """Opens a run's records after `first_step`: metrics.jsonl, samples/ and, if wanted, tensorboard/.
+
+    Yields: write(record, panels=None), a JSON object with its "step", and pictures [b k h w 3] in [-1, 1] of that step;
+      it does nothing where `quiet` (all processes but the first).
     """
+    if quiet:
+        yield lambda record, panels=None: None
+        return
+    with _open_tensorboard(run_dir, first_step) if tensorboard else nullcontext() as events:
+
+        def write(record, panels=None):
+            append_metrics(run_dir, record)
+            picture = None if panels is None else tile(panels)
+            if picture is not None:
+                _save_picture(run_dir / SAMPLES / f"step_{record['step']:07d}.png", picture)
+            if events is not None:
+                for name in record.keys() - {"step", "time"}:
+                    events.add_scalar(name, record[name], record["step"])
+                if picture is not None:
+                    events.add_image("samples", picture, record["step"], dataformats="HWC")
+                events.flush()
+
+        yield write
+
+
+def _open_tensorboard(run_dir: Path, first_step: int):
+    from tensorboardX import SummaryWriter
+
+    return closing(SummaryWriter(str(run_dir / TENSORBOARD), purge_step=first_step + 1 if first_step else None))
+
+
+def tile(panels: np.ndarray) -> np.ndarray:
+    """Lays panels [b k h w 3] in [-1, 1] out as one picture, uint8: a row an example; single panels fill a square."""
     b, k, h, w, _ = panels.shape
     if k == 1:
         k = int(np.ceil(np.sqrt(b)))
@@ -53,13 +94,14 @@ def save_panels(run_dir: Path, step: int, panels: np.ndarray) -> Path:
         panels = np.concatenate([panels[:, 0], white]).reshape(rows, k, h, w, 3)
         b = rows
     sheet = panels.transpose(0, 2, 1, 3, 4).reshape(b * h, k * w, 3)
-    sheet = np.clip(np.round((np.nan_to_num(sheet) + 1) * 127.5), 0, 255).astype(np.uint8)
-    path = run_dir / SAMPLES / f"step_{step:07d}.png"
+    return np.clip(np.round((np.nan_to_num(sheet) + 1) * 127.5), 0, 255).astype(np.uint8)
+
+
+def _save_picture(path: Path, picture: np.ndarray) -> None:
     path.parent.mkdir(exist_ok=True)
     part = path.with_name(path.name + ".part")
-    Image.fromarray(sheet).save(part, format="png")
+    Image.fromarray(picture).save(part, format="png")
     part.replace(path)
-    return path
 
 
 class Report(NamedTuple):
