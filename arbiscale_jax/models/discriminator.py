@@ -30,16 +30,16 @@ class PatchDiscriminator(nn.Module):
     num_layers: int = 3  # convolutions of stride 2; 3 gives patches of 70 x 70 pixels
     dtype: jnp.dtype = jnp.float32
 
-    def conv(self, x, features, stride, name, dtype=None):
-        dtype = dtype or self.dtype
-        return nn.Conv(features, (4, 4), stride, ((1, 1), (1, 1)), kernel_init=_init, dtype=dtype, name=name)(x)
+    def conv(self, x, features, stride, name, **options):
+        options = {"dtype": self.dtype, "kernel_init": _init, "name": name, **options}
+        return nn.Conv(features, (4, 4), stride, ((1, 1), (1, 1)), **options)(x)
 
     @nn.compact
     def __call__(self, x):  # b H W 3, about [-1, 1]
         x = nn.leaky_relu(self.conv(x.astype(self.dtype), self.ch, 2, "conv_0"), SLOPE)
         for i in range(1, self.num_layers + 1):
             features = self.ch * min(2**i, MAX_WIDTH)
-            x = self.conv(x, features, 2 if i < self.num_layers else 1, f"conv_{i}")
+            x = self.conv(x, features, 2 if i < self.num_layers else 1, f"conv_{i}", use_bias=False)
             x = GroupNorm(math.gcd(features, GROUPS), 1e-5, dtype=self.dtype, name=f"norm_{i}")(x)
             x = nn.leaky_relu(x, SLOPE)
-        return self.conv(x.astype(jnp.float32), 1, 1, "conv_out", jnp.float32)[..., 0]  # b h w, logits
+        return self.conv(x.astype(jnp.float32), 1, 1, "conv_out", dtype=jnp.float32)[..., 0]  # b h w, logits

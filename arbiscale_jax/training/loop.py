@@ -1,10 +1,12 @@
 """The one training loop: start or resume, step, log, validate, checkpoint, stop."""
 
+import math
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -42,7 +44,7 @@ def train(config, workdir: Path | str) -> dict:
     """
     workdir = Path(workdir)
     stage, mesh = build_stage(config), make_mesh()
-    check_batch_size(config.train.batch_size, mesh)
+    check_batch_size(config.train.batch_size, mesh, config.train.accumulate)
     checkpoint.prepare(workdir)
     first_step = storage.newest_step(workdir)
     main = jax.process_index() == 0
@@ -57,6 +59,8 @@ def train(config, workdir: Path | str) -> dict:
         with closing(checkpoint.open_manager(workdir, config.train.keep)) as manager:
             begin = _fresh if first_step is None else _resume
             state, frozen, elapsed, tx = begin(config, workdir, stage, mesh, manager, batch, report.say)
+            if stage.lpips:
+                frozen = {**frozen, "lpips": replicate(stage.lpips, mesh)}
             if main:
                 checkpoint.write_config(workdir, config.to_dict())
                 reporting.rewind_metrics(workdir, first_step or 0)
@@ -65,6 +69,11 @@ def train(config, workdir: Path | str) -> dict:
 
 def _make_optimizer(config):
     return make_optimizer(config.train.learning_rate, config.train.warmup_steps, config.train.grad_clip)
+
+
+def _create_state(config, stage, params, tx):
+    disc = stage.adversary.init(stream(config.seed, "disc")) if stage.adversary else None
+    return create_state(params, tx, config.train.ema_decay, disc)
 
 
 def _fresh(config, workdir, stage, mesh, manager, batch, say):
@@ -76,14 +85,16 @@ def _fresh(config, workdir, stage, mesh, manager, batch, say):
     params, frozen = replicate(params, mesh), replicate(frozen, mesh)
     for part in stage.trained:
         say(f"Training {part}: {count(start.split(params, (part,))[0]):,} parameters; {count(frozen):,} frozen.")
-    state = replicate(create_state(params, tx, config.train.ema_decay), mesh)
+    state = replicate(_create_state(config, stage, params, tx), mesh)
+    if state.disc:
+        say(f"Training a discriminator: {count(state.disc['params']):,} parameters.")
     return state, frozen, 0.0, tx
 
 
 def _resume(config, workdir, stage, mesh, manager, batch, say):
     shapes, _ = start.split(jax.eval_shape(stage.init, stream(config.seed, "params"), batch), stage.trained)
     tx = _make_optimizer(config)
-    like = jax.eval_shape(lambda params: create_state(params, tx, config.train.ema_decay), shapes)
+    like = jax.eval_shape(lambda params: _create_state(config, stage, params, tx), shapes)
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)), like)
     state, elapsed = checkpoint.restore(manager, like)
     frozen = replicate(storage.read_frozen(workdir), mesh)
@@ -103,7 +114,17 @@ def _share(cfg, step, elapsed) -> float:
 
 def _run(config, workdir, stage, mesh, manager, batches, batch, state: TrainState, frozen, elapsed, tx, report) -> dict:
     cfg, main = config.train, jax.process_index() == 0
-    step_fn = make_train_step(stage.loss_fn, tx, stream(config.seed, "train"), cfg.ema_decay, replicated(mesh))
+    make_step = partial(
+        make_train_step,
+        stage.loss_fn,
+        tx,
+        stream(config.seed, "train"),
+        cfg.ema_decay,
+        replicated(mesh),
+        accumulate=cfg.accumulate,
+    )
+    step_fn, adversary_from = make_step(path=stage.path), stage.adversary.start if stage.adversary else math.inf
+    adversarial_step_fn = make_step(adversary=stage.adversary)
     eval_fn = jax.jit(stage.eval_fn, out_shardings=replicated(mesh))
     val_key, val_batch = stream(config.seed, "val"), shard_batch(data.val_batch(config.data), mesh)
     step, began, record = int(state.step), time.monotonic() - elapsed, {}
@@ -111,7 +132,7 @@ def _run(config, workdir, stage, mesh, manager, batches, batch, state: TrainStat
 
     with _stop_signals(report.say) as stopped:
         while True:
-            state, metrics = step_fn(state, frozen, batch)
+            state, metrics = (step_fn if step < adversary_from else adversarial_step_fn)(state, frozen, batch)
             step += 1
             pending.append((step, metrics))
             if mark is None:  # the first step compiles
