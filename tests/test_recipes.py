@@ -287,7 +287,7 @@ def test_ddim_comes_back_from_its_inversion_the_closer_the_more_steps():
         back = diffusion.sample(eps_fn, z_T, ALPHA_BAR, steps=steps)
         errors.append(float(jnp.linalg.norm(back - z_0) / jnp.linalg.norm(z_0)))
     print("relative error of inversion and DDIM at 10, 50, 200 steps:", errors)
-    assert errors[0] > 3 * errors[1] > 9 * errors[2] and errors[2] < 0.01
+    assert errors[0] > 3 * errors[1] > 9 * errors[2] and errors[2] < 0.02
     start_level = ALPHA_BAR[diffusion.ddim_times(200, 1000)[-1]]  # the noise of the data itself: standard normal
     assert float(jnp.std(z_T)) == pytest.approx(np.sqrt(start_level * std**2 + 1 - start_level), rel=0.05)
 

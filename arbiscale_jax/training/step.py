@@ -58,13 +58,12 @@ def make_train_step(
             lambda part: value_and_grad(weights, frozen, part, key, i), data, accumulate
         )
         metrics = {"loss": loss, **metrics, "grad_norm": optax.tree.norm(grads["params"])}
-        updates_, opt_state = tx.update(grads["params"], state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates_)
+        params, opt_state = _apply(tx, grads["params"], state.opt_state, state.params)
         ema = update_ema(state.ema, params, state.step * updates + i + 1, ema_decay) if ema_decay else {}
         disc = state.disc
         if adversary:
-            updates_, disc_opt_state = adversary.tx.update(grads["disc"], disc["opt_state"], disc["params"])
-            disc = {"params": optax.apply_updates(disc["params"], updates_), "opt_state": disc_opt_state}
+            disc_params, disc_opt_state = _apply(adversary.tx, grads["disc"], disc["opt_state"], disc["params"])
+            disc = {"params": disc_params, "opt_state": disc_opt_state}
         return TrainState(state.step, params, ema, opt_state, disc), metrics, here
 
     def step(state: TrainState, frozen, batch):
@@ -84,6 +83,11 @@ def make_train_step(
         return state.replace(step=state.step + 1), metrics
 
     return jax.jit(step, donate_argnums=0, out_shardings=sharding)
+
+
+def _apply(tx, grads, opt_state, params):
+    changes, opt_state = tx.update(grads, opt_state, params)
+    return optax.apply_updates(params, changes), opt_state
 
 
 def mean_over_parts(grad_fn: Callable, data, parts: int):
