@@ -18,19 +18,28 @@ def get_quickstart_config(task: str, stage: str) -> ml_collections.ConfigDict:
     config = get_base_config()
     config.stage = stage
     config.model.first_stage.update(
-        z_channels=6, ch=16, ch_mult=(1, 2), num_res_blocks=1, resolution=48, mid_attention=False, num_groups=1
+        z_channels=6,
+        double_z=True,
+        ch=16,
+        ch_mult=(1, 2),
+        num_res_blocks=1,
+        resolution=48,
+        mid_attention=False,
+        num_groups=1,
     )
     config.model.liif.hidden = (64, 64, 64, 64)
     config.model.unet.update(
         model_channels=32, channel_mult=(1, 2, 3), num_res_blocks=1, attention_rates=(), num_groups=4
     )
-    config.model.sampling.update(steps=20, size=48)
+    config.model.sampling.update(steps=10, size=48)
     config.data.update(image_size=48, min_crop=0.5, target_min=24, target_max=96, target_patch=24)
     config.train.update(steps=1_000_000, minutes=MINUTES, batch_size=8, warmup_steps=50, ema_decay=0.999)
-    config.train.update(val_every=500, checkpoint_every=500)
+    config.train.update(schedule="cosine", val_every=500, checkpoint_every=500)
+    config.loss.kl_weight = 1e-3  # latents of like scale in every channel: a small U-Net learns them sooner
     config.train.learning_rate = {"first_stage": 2e-3, "diffusion": 1e-3, "align": 2e-5}[stage]
     if task == "sr":
         config.model.condition.update(enabled=True, upsampling=4.0)
+        config.model.sampling.start = 0.5  # a U-Net trained for minutes has not learnt colours from noise alone
         config.data.transpose = True
         if stage != "first_stage":
             config.data.lr_size = 12

@@ -10,7 +10,7 @@ import json
 import time
 from pathlib import Path
 
-import numpy as np
+from common import psnr, resized
 from PIL import Image
 
 import arbiscale_jax as aj
@@ -18,14 +18,6 @@ from arbiscale_jax import data
 from arbiscale_jax.images import read_image
 
 SCALES = (2.0, 3.7, 8.0)
-
-
-def psnr(a, b) -> float:
-    return float(10 * np.log10(255**2 / np.mean((np.float64(a) - np.float64(b)) ** 2)))
-
-
-def resized(x, size, method=Image.Resampling.BICUBIC):
-    return np.asarray(Image.fromarray(x).resize((size[1], size[0]), method))
 
 
 def main():

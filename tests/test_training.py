@@ -338,7 +338,7 @@ def test_a_missing_predecessor_is_named(config, workdir, message, tmp_path):
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"loss.align_mode": "backwards"}, "align_mode is one of random_t, got 'backwards'"),
+        ({"loss.align_mode": "backwards"}, "align_mode is one of random_t, reverse_ddim, got 'backwards'"),
         ({"data.lr_size": 5}, "lr_size=5 times model.condition.upsampling=4.0 must be data.image_size=16"),
         ({"data.image_size": 17}, "image_size=17 must be a multiple of 2"),
         ({"dtype": "float8"}, "dtype is one of float32, bfloat16"),

@@ -34,7 +34,7 @@ def ddim_times(steps: int, T: int) -> np.ndarray:
 
 
 def first_time(steps: int, T: int, start: float = 1.0) -> int:
-    """Returns the noisiest time of `ddim_times` over the first `start` (0, 1] of the T times: where a sampler begins."""
+    """Returns where a sampler begins: the noisiest of `ddim_times` over the share `start` in (0, 1] of the T times."""
     return int(ddim_times(steps, _visited(T, start))[-1])
 
 
@@ -84,7 +84,8 @@ def sample(
       is visited; keys, one random key an example, [b], read where eta > 0, so an example does not depend on the rest
       of its batch.
     Returns: z_0 (at noise level alpha_bar[0]), [b h w c].
-    Raises: ValueError for an unknown sampler, steps outside 1 .. start T, eta or start out of range, eta > 0 with dpmpp.
+    Raises: ValueError for an unknown sampler, steps outside 1 .. start T, eta or start out of range, or eta > 0 with
+      dpmpp.
     """
     if sampler not in SAMPLERS:
         raise ValueError(f"The sampler is one of {', '.join(SAMPLERS)}, got {sampler!r}.")
@@ -99,9 +100,24 @@ def sample(
     return _sample_ddim(eps_fn, z_T, ddim_trajectory(steps, alpha_bar, start), eta, keys)
 
 
+def ddim_inversion(eps_fn, z_0, alpha_bar, *, steps: int):
+    """Runs DDIM (eta = 0) backwards, to the noise that it turns into z_0, up to the size of its steps.
+
+    The levels of `ddim_trajectory` in the opposite order, eps_theta asked at the level that a step leaves (Kim et al.
+    2022, DiffusionCLIP). alpha_bar[:t0] ends the path below time t0; `sample` with it comes back.
+    Args: eps_fn as in `sample`; z_0, [b h w c], taken to be at noise level alpha_bar[0]; alpha_bar, [T] on the host.
+    Returns: z_t at the path's noisiest level, [b h w c].
+    Raises: ValueError for steps outside 1 .. T.
+    """
+    path = ddim_trajectory(steps, alpha_bar)
+    times = np.append(path.t[1:], 0)[::-1]
+    return _sample_ddim(eps_fn, z_0, Trajectory(times, path.alpha_bar[::-1]), 0.0, None)
+
+
 def _sample_ddim(eps_fn, z_T, trajectory, eta, keys):
     a_t, a_s = trajectory.alpha_bar[:-1], trajectory.alpha_bar[1:]
-    constants = (trajectory.t, a_t, a_s, ddim_sigma(a_t, a_s, eta), np.arange(len(a_t)))
+    sigma = ddim_sigma(a_t, a_s, eta) if eta else np.zeros_like(a_t)
+    constants = (trajectory.t, a_t, a_s, sigma, np.arange(len(a_t)))
     normal = jax.vmap(partial(jax.random.normal, shape=z_T.shape[1:]))
 
     def step(z_t, now):

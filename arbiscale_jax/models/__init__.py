@@ -1,6 +1,7 @@
 """The networks: pure Flax linen modules that know no data, configuration file or device."""
 
 from .build import attention_levels, build_first_stage, build_unet, spatial_factor
+from .discriminator import PatchDiscriminator, least_side
 from .first_stage import FirstStage
 from .liif import Axis, axis
 from .resize import interpolate
@@ -9,11 +10,13 @@ from .unet import UNet
 __all__ = [
     "Axis",
     "FirstStage",
+    "PatchDiscriminator",
     "UNet",
     "attention_levels",
     "axis",
     "build_first_stage",
     "build_unet",
     "interpolate",
+    "least_side",
     "spatial_factor",
 ]

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from flax import linen as nn
 
-from .layers import Attention, GroupNorm, conv1x1, conv3x3
+from .layers import Attention, GroupNorm, conv1x1, conv3x3, with_remat
 
 EPSILON = 1e-6  # of the auto-encoder's GroupNorm
 
@@ -36,13 +36,14 @@ class _Tower(nn.Module):
     attn_levels: tuple[int, ...] = ()  # levels with self-attention after each residual block; 0 is the finest
     mid_attention: bool = True
     num_groups: int = 32
+    remat: bool = False  # recompute each block in the backward pass instead of keeping its activations
     dtype: jnp.dtype = jnp.float32
 
     def res(self, x, features, name):
-        return ResBlock(features, self.num_groups, dtype=self.dtype, name=name)(x)
+        return with_remat(ResBlock, self.remat)(features, self.num_groups, dtype=self.dtype, name=name)(x)
 
     def attention(self, x, name):
-        return Attention(1, self.num_groups, EPSILON, dtype=self.dtype, name=name)(x)
+        return with_remat(Attention, self.remat)(1, self.num_groups, EPSILON, dtype=self.dtype, name=name)(x)
 
     def middle(self, x):
         x = self.res(x, x.shape[-1], "mid_block_1")

@@ -31,8 +31,8 @@ def attention_levels(first_stage: Mapping, part: str) -> tuple[int, ...]:
     return tuple(level for level in levels if first_stage["resolution"] >> level in wanted)
 
 
-def build_first_stage(model: Mapping, dtype=jnp.float32) -> FirstStage:
-    """Builds E, D and f_theta; `dtype` is the compute type, parameters are float32."""
+def build_first_stage(model: Mapping, dtype=jnp.float32, remat: bool = False) -> FirstStage:
+    """Builds E, D and f_theta; `dtype` is the compute type, parameters are float32; `remat` saves training memory."""
     cfg, liif = model["first_stage"], model["liif"]
     shared = dict(
         z_channels=cfg["z_channels"],
@@ -41,6 +41,7 @@ def build_first_stage(model: Mapping, dtype=jnp.float32) -> FirstStage:
         num_res_blocks=cfg["num_res_blocks"],
         mid_attention=cfg["mid_attention"],
         num_groups=cfg["num_groups"],
+        remat=remat,
         dtype=dtype,
     )
     return FirstStage(
@@ -51,12 +52,13 @@ def build_first_stage(model: Mapping, dtype=jnp.float32) -> FirstStage:
             liif["local_ensemble"],
             liif["cell_decode"],
             cfg["ch"] * cfg["ch_mult"][0],
+            remat=remat,
             dtype=dtype,
         ),
     )
 
 
-def build_unet(model: Mapping, dtype=jnp.float32) -> UNet:
+def build_unet(model: Mapping, dtype=jnp.float32, remat: bool = False) -> UNet:
     """Builds eps_theta; it takes twice z_channels where model.condition is enabled."""
     cfg = dict(model["unet"])
     blocks = cfg.pop("num_res_blocks")
@@ -66,5 +68,6 @@ def build_unet(model: Mapping, dtype=jnp.float32) -> UNet:
         channel_mult=tuple(cfg.pop("channel_mult")),
         attention_rates=tuple(cfg.pop("attention_rates")),
         **cfg,
+        remat=remat,
         dtype=dtype,
     )

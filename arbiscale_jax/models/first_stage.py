@@ -32,7 +32,7 @@ class FirstStage(nn.Module):
         return self.liif.project(self.decoder(z))
 
     def grid(self, features, rows: Axis, cols: Axis):
-        """Renders a window of `features`; rows of p and cols of q pixels -> [b p q 3], about [-1, 1]."""
+        """Renders a window of `features`; rows of p and cols of q pixels, shared or each example's own -> [b p q 3]."""
         return self.liif.grid(features, rows, cols)
 
     def render(self, z, rows: Axis, cols: Axis):

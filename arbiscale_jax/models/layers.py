@@ -13,6 +13,11 @@ conv3x3 = partial(nn.Conv, kernel_size=(3, 3), padding=((1, 1), (1, 1)))
 conv1x1 = partial(nn.Conv, kernel_size=(1, 1))
 
 
+def with_remat(block: type[nn.Module], remat: bool) -> type[nn.Module]:
+    """Returns `block`, its activations recomputed in the backward pass where `remat`."""
+    return nn.remat(block) if remat else block
+
+
 class GroupNorm(nn.Module):
     """Group normalisation, statistics in float32 by the two-pass variance.
 
@@ -52,8 +57,9 @@ def attend(q, k, v):
     b, n, m, c = q.shape
 
     def block(q):  # b n' m c
-        logits = jnp.einsum("bqmc,bkmc->bmqk", q * c**-0.25, k * c**-0.25)
-        return jnp.einsum("bmqk,bkmc->bqmc", jax.nn.softmax(logits.astype(jnp.float32), axis=-1).astype(v.dtype), v)
+        scale = c**-0.25
+        logits = jnp.einsum("bqmc,bkmc->bmqk", q * scale, k * scale, preferred_element_type=jnp.float32)
+        return jnp.einsum("bmqk,bkmc->bqmc", jax.nn.softmax(logits, axis=-1).astype(v.dtype), v)
 
     if n <= BLOCKED_ABOVE:
         return block(q)

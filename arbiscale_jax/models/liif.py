@@ -6,6 +6,7 @@ is 2 n / N. Everything is made from integers, so a window keeps its precision at
 Axis letters: b batch, h w latent cells, p q output rows and columns, s the two nearest cells along an axis.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -73,6 +74,13 @@ def blend_weights(rows: Axis, cols: Axis):
     return area[::-1, ::-1] / jnp.sum(area, axis=(0, 1))
 
 
+def _tail(kernels, biases, x, dtype):
+    """The MLP after its first affine map, [..., hidden[0]] -> [..., 3]; the last layer in float32."""
+    for kernel, bias in zip(kernels[1:-1], biases[1:-1]):
+        x = nn.relu(x.astype(dtype)) @ kernel.astype(dtype) + bias.astype(dtype)
+    return nn.relu(x.astype(jnp.float32)) @ kernels[-1] + biases[-1]
+
+
 class Liif(nn.Module):
     """An MLP of ReLU layers from [feature, relative coordinate, cell size] to RGB, blended over four cells."""
 
@@ -80,6 +88,7 @@ class Liif(nn.Module):
     local_ensemble: bool = True
     cell_decode: bool = True
     features: int = 128  # c of the feature map
+    remat: bool = False  # recompute the MLP in the backward pass instead of keeping its activations
     dtype: jnp.dtype = jnp.float32
 
     def setup(self):
@@ -90,11 +99,9 @@ class Liif(nn.Module):
         ]
         self.biases = [self.param(f"bias_{i}", nn.initializers.zeros_init(), (b,)) for i, b in enumerate(widths[1:])]
 
-    def _tail(self, x):
-        """The MLP after its first affine map, [..., hidden[0]] -> [..., 3]; the last layer in float32."""
-        for kernel, bias in zip(self.kernels[1:-1], self.biases[1:-1]):
-            x = nn.relu(x.astype(self.dtype)) @ kernel.astype(self.dtype) + bias.astype(self.dtype)
-        return nn.relu(x.astype(jnp.float32)) @ self.kernels[-1] + self.biases[-1]
+    def tail(self, x):
+        tail = partial(_tail, dtype=self.dtype)
+        return (jax.checkpoint(tail) if self.remat else tail)(self.kernels, self.biases, x)
 
     def query(self, feat, y: Axis, x: Axis):
         """The definition: RGB of one output pixel.
@@ -111,7 +118,7 @@ class Liif(nn.Module):
                 if self.cell_decode:
                     inputs += [y.cell[None], x.cell[None]]
                 hidden = jnp.concatenate(inputs) @ self.kernels[0] + self.biases[0]
-                rgb += share[i, j] * self._tail(hidden)
+                rgb += share[i, j] * self.tail(hidden)
         return rgb
 
     def points(self, feat, y: Axis, x: Axis):
@@ -134,9 +141,13 @@ class Liif(nn.Module):
     def grid(self, projected, rows: Axis, cols: Axis):
         """The fast path for a regular grid; equals `query` at every pixel up to rounding.
 
-        Args: projected, `project`ed features [b h w d]; rows (p pixels) and cols (q pixels), shared by the batch.
+        Args: projected, `project`ed features [b h w d]; rows (p pixels) and cols (q pixels), shared by the batch, or
+          with a leading batch axis.
         Returns: [b p q 3], float32.
         """
+        if rows.index.ndim == 3:
+            # lifted by hand: `grid` only reads parameters that setup has made
+            return jax.vmap(lambda f, r, c: self.grid(f[None], r, c)[0])(projected, rows, cols)
         if not self.local_ensemble:
             rows, cols = nearest(rows), nearest(cols)
         c = self.features
@@ -150,13 +161,9 @@ class Liif(nn.Module):
             for j in range(cols.rel.shape[0]):
                 x = projected[:, rows.index[i][:, None], cols.index[j]]  # b p q d
                 x = x + of_row[i][:, None].astype(self.dtype) + of_col[j].astype(self.dtype)
-                rgb += share[i, j][..., None] * self._tail(x)
+                rgb += share[i, j][..., None] * self.tail(x)
         return rgb
 
     def __call__(self, feat, rows: Axis, cols: Axis):
-        """Renders a window: feat [b h w c]; rows, cols shared, or with a leading batch axis -> [b p q 3]."""
-        projected = self.project(feat)
-        if rows.index.ndim == 2:
-            return self.grid(projected, rows, cols)
-        # lifted by hand: `grid` only reads parameters that setup has made
-        return jax.vmap(lambda f, r, c: self.grid(f[None], r, c)[0])(projected, rows, cols)
+        """Renders a window: feat [b h w c]; rows, cols as in `grid` -> [b p q 3]."""
+        return self.grid(self.project(feat), rows, cols)

@@ -1,9 +1,13 @@
 """The denoising U-Net eps_theta in the LDM layout (DESIGN: ADM's, as the reference implementation)."""
 
+import zlib
+
+import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
-from .layers import Attention, GroupNorm, conv1x1, conv3x3
+from .layers import Attention, GroupNorm, conv1x1, conv3x3, with_remat
 
 EPSILON = 1e-5  # of the U-Net's GroupNorm
 
@@ -22,6 +26,12 @@ def upsample(x):
     return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
 
 
+def dropout(x, keys, rate: float):
+    """Zeroes a share of x [b ...] and scales up the rest; example i draws from keys[i] alone."""
+    kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)
+    return jnp.where(kept, x / (1 - rate), 0)
+
+
 class UNetResBlock(nn.Module):
     """Residual block conditioned on the time embedding, additively or as norm(h) * (1 + scale) + shift."""
 
@@ -33,7 +43,7 @@ class UNetResBlock(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x, emb, train: bool = False):  # b h w c; b d
+    def __call__(self, x, emb, drop_keys=None):  # b h w c; b d; b
         h = nn.silu(GroupNorm(self.num_groups, EPSILON, dtype=self.dtype, name="norm1")(x))
         if self.resample == "up":
             h, x = upsample(h), upsample(x)
@@ -49,7 +59,9 @@ class UNetResBlock(nn.Module):
             h = norm2(h) * (1 + scale) + shift
         else:
             h = norm2(h + emb)
-        h = nn.Dropout(self.dropout, deterministic=not train)(nn.silu(h))
+        h = nn.silu(h)
+        if drop_keys is not None and self.dropout:
+            h = dropout(h, drop_keys, self.dropout)
         h = conv3x3(self.features, kernel_init=nn.initializers.zeros_init(), dtype=self.dtype, name="conv2")(h)
         if x.shape[-1] != self.features:
             x = conv1x1(self.features, dtype=self.dtype, name="shortcut")(x)
@@ -70,24 +82,29 @@ class UNet(nn.Module):
     resblock_updown: bool = False
     dropout: float = 0.0
     num_groups: int = 32
+    remat: bool = False  # recompute each block in the backward pass instead of keeping its activations
     dtype: jnp.dtype = jnp.float32
 
     def blocks_of(self, level: int) -> int:
         return self.num_res_blocks if isinstance(self.num_res_blocks, int) else self.num_res_blocks[level]
 
-    def res(self, x, emb, features, train, name, resample=""):
-        block = UNetResBlock(
+    def res(self, x, emb, features, drop_keys, name, resample=""):
+        block = with_remat(UNetResBlock, self.remat)(
             features, self.num_groups, self.scale_shift, resample, self.dropout, dtype=self.dtype, name=name
         )
-        return block(x, emb, train)
+        if drop_keys is not None:
+            drop_keys = jax.vmap(jax.random.fold_in, (0, None))(drop_keys, np.uint32(zlib.crc32(name.encode())))
+        return block(x, emb, drop_keys)
 
     def attention(self, x, name):
         heads = x.shape[-1] // self.num_head_channels if self.num_head_channels else self.num_heads
-        return Attention(heads, self.num_groups, EPSILON, zero_init=True, dtype=self.dtype, name=name)(x)
+        block = with_remat(Attention, self.remat)
+        return block(heads, self.num_groups, EPSILON, zero_init=True, dtype=self.dtype, name=name)(x)
 
     @nn.compact
-    def __call__(self, z_t, t, c=None, train: bool = False):
-        """Args: z_t, [b h w c]; t, integers in [0, T), [b]; c, [b h w c'] or None; train, dropout on.
+    def __call__(self, z_t, t, c=None, drop_keys=None):
+        """Args: z_t, [b h w c]; t, integers in [0, T), [b]; c, [b h w c'] or None; drop_keys, one random key an
+          example, [b], for dropout, None for none.
 
         Returns: eps_hat, [b h w out_channels], float32.
         """
@@ -105,32 +122,33 @@ class UNet(nn.Module):
         last = len(self.channel_mult) - 1
         for level, mult in enumerate(self.channel_mult):
             for block in range(self.blocks_of(level)):
-                x = self.res(x, emb, self.model_channels * mult, train, f"down_{level}_block_{block}")
+                x = self.res(x, emb, self.model_channels * mult, drop_keys, f"down_{level}_block_{block}")
                 if 2**level in self.attention_rates:
                     x = self.attention(x, f"down_{level}_attn_{block}")
                 skips.append(x)
             if level < last:
                 name = f"down_{level}_downsample"
                 if self.resblock_updown:
-                    x = self.res(x, emb, x.shape[-1], train, name, "down")
+                    x = self.res(x, emb, x.shape[-1], drop_keys, name, "down")
                 else:
                     x = nn.Conv(x.shape[-1], (3, 3), 2, ((1, 1), (1, 1)), dtype=self.dtype, name=name)(x)
                 skips.append(x)
 
-        x = self.res(x, emb, x.shape[-1], train, "mid_block_1")
+        x = self.res(x, emb, x.shape[-1], drop_keys, "mid_block_1")
         x = self.attention(x, "mid_attn")
-        x = self.res(x, emb, x.shape[-1], train, "mid_block_2")
+        x = self.res(x, emb, x.shape[-1], drop_keys, "mid_block_2")
 
         for level in reversed(range(last + 1)):
+            features = self.model_channels * self.channel_mult[level]
             for block in range(self.blocks_of(level) + 1):
                 x = jnp.concatenate([x, skips.pop()], axis=-1)
-                x = self.res(x, emb, self.model_channels * self.channel_mult[level], train, f"up_{level}_block_{block}")
+                x = self.res(x, emb, features, drop_keys, f"up_{level}_block_{block}")
                 if 2**level in self.attention_rates:
                     x = self.attention(x, f"up_{level}_attn_{block}")
             if level > 0:
                 name = f"up_{level}_upsample"
                 if self.resblock_updown:
-                    x = self.res(x, emb, x.shape[-1], train, name, "up")
+                    x = self.res(x, emb, x.shape[-1], drop_keys, name, "up")
                 else:
                     x = conv3x3(x.shape[-1], dtype=self.dtype, name=name)(upsample(x))
 

@@ -1,33 +1,102 @@
 """Stage 3: the diffusion model aligned with the frozen decoder (paper 4.4, Eq. 7-9).
 
-The gradient of the reconstruction reaches the U-Net through f_theta and D, whose weights stay.
+The gradient of the reconstruction reaches the U-Net through f_theta and D, whose weights stay. `random_t` (the
+reference code) draws a time per example and makes one update. `reverse_ddim` (the paper's text, after DiffusionCLIP,
+Kim et al. 2022, 4) inverts z_0 by DDIM and comes back along the same levels, with an update at each.
 """
 
-from arbiscale_jax import diffusion
+import jax
+import jax.numpy as jnp
+
+from arbiscale_jax import diffusion, models
 from arbiscale_jax.errors import UserError
+from arbiscale_jax.perceptual import lpips
 
 from . import latent
-from .stage import Stage, render_window
+from . import stage as s
 
-MODES = ("random_t",)
+MODES = ("random_t", "reverse_ddim")
+RENDER_SIZES = ("target", "image", "latent")
 
 
-def make_stage(config) -> Stage:
-    """Builds stage 3: lambda_dm L_dm + lambda_recon L_recon (Eq. 9), at t uniform in [0, T).
+def make_stage(config) -> s.Stage:
+    """Builds stage 3: lambda_dm L_dm + lambda_recon L_recon (Eq. 9).
 
-    Raises: UserError for an unknown loss.align_mode.
+    Raises: UserError for an unknown or impossible value of a field.
     """
     loss = config.loss
-    if loss.align_mode not in MODES:
-        raise UserError(f"loss.align_mode is one of {', '.join(MODES)}, got {loss.align_mode!r}.")
+    for field, known in (("align_mode", MODES), ("render_size", RENDER_SIZES)):
+        if loss[field] not in known:
+            raise UserError(f"loss.{field} is one of {', '.join(known)}, got {loss[field]!r}.")
+    s.check_least(config, {"loss.lambda_dm": 0, "loss.lambda_recon": 0, "loss.weight_cap": 0})
     nets = latent.build_nets(config)
+    size = {"target": config.data.target_patch, "image": nets.image_size}
+    side = size.get(loss.render_size, nets.image_size // models.spatial_factor(config.model))
+    perceptual = s.load_perceptual(config, "loss.align_lpips_weight", side)
+
+    def render_and_truth(frozen, z, batch):
+        """Renders unscaled z as loss.render_size says -> the render and the image at its size, both [b p p 3]."""
+        if loss.render_size == "target":
+            return s.render_window(nets.first_stage, frozen["first_stage"], z, batch), batch["target"]
+        rows, cols = (models.axis(cells, side) for cells in z.shape[1:3])
+        x_hat = nets.first_stage.apply({"params": frozen["first_stage"]}, z, rows, cols, method="render")
+        x = batch["image"]
+        return x_hat, x if x.shape == x_hat.shape else jax.image.resize(x, x_hat.shape, "cubic")  # antialiased
+
+    def terms(frozen, batch, z_0_hat, eps_hat, eps, t):
+        """Eq. 9 and its parts, one value an example."""
+        x_hat, x = render_and_truth(frozen, z_0_hat / frozen["scale_factor"], batch)
+        out = {"dm": diffusion.eps_loss(eps_hat, eps)}
+        out["recon"] = diffusion.recon_loss(x_hat, x, t, nets.alpha_bar, loss.weight_cap)
+        total = loss.lambda_dm * out["dm"] + loss.lambda_recon * out["recon"]
+        if perceptual:
+            out["lpips"] = lpips(frozen["lpips"], x_hat, x, s.compute_dtype(config))
+            weight = diffusion.snr_weight(t, nets.alpha_bar, loss.weight_cap)
+            total += loss.lambda_recon * loss.align_lpips_weight * weight * out["lpips"]
+        return {"loss": total, **out}
 
     def losses_at(params, frozen, batch, key, t, *, train):
         out = latent.predict(nets, params, frozen, batch, key, t, train=train)
         z_0_hat = diffusion.predict_z_0(out.z_t, out.eps_hat, t, nets.alpha_bar)
-        x_hat = render_window(nets.first_stage, frozen["first_stage"], z_0_hat / frozen["scale_factor"], batch)
-        l_dm = diffusion.eps_loss(out.eps_hat, out.eps)
-        l_recon = diffusion.recon_loss(x_hat, batch["target"], t, nets.alpha_bar, loss.weight_cap or None)
-        return {"loss": loss.lambda_dm * l_dm + loss.lambda_recon * l_recon, "dm": l_dm, "recon": l_recon}
+        return terms(frozen, batch, z_0_hat, out.eps_hat, out.eps, t)
 
-    return latent.make_stage(nets, losses_at)
+    stage = latent.make_stage(nets, losses_at)._replace(lpips=perceptual)
+    return stage if loss.align_mode == "random_t" else stage._replace(path=_reverse_path(config, nets, terms))
+
+
+def _reverse_path(config, nets, terms) -> s.Path:
+    """Builds the path of `reverse_ddim`: levels as in sampling with align_steps, below align_t0.
+
+    The inversion uses the weights before the step, the step to the next level the prediction before the update. L_dm is
+    the z_0 error under Eq. 8's weight, that is the error of the noise that leads from z_0 to z_t.
+    Raises: UserError if there are no such levels.
+    """
+    T, steps, t0 = len(nets.alpha_bar), config.loss.align_steps, config.loss.align_t0 or len(nets.alpha_bar)
+    if not 2 <= t0 <= T:
+        raise UserError(f"loss.align_t0 lies in [2, {T}], or is 0 for the whole schedule, got {t0}.")
+    if not 1 <= steps <= t0:
+        raise UserError(f"loss.align_steps lies in [1, {t0}], the times below loss.align_t0, got {steps}.")
+    levels = diffusion.ddim_trajectory(steps, nets.alpha_bar[:t0])
+
+    def begin(params, frozen, batch, key):
+        z_0, c = latent.encode(nets, frozen, batch, key), latent.condition(nets, frozen, batch)
+
+        def eps_fn(z_t, t):
+            return nets.unet.apply({"params": params["unet"]}, z_t, t, c)
+
+        z_t = diffusion.ddim_inversion(eps_fn, z_0, nets.alpha_bar[:t0], steps=steps)
+        return {"z_0": z_0, "z_t": z_t, "c": c}
+
+    def loss_fn(params, frozen, batch, key, point, i):
+        z_0, z_t = point["z_0"], point["z_t"]
+        t = jnp.full(len(z_t), jnp.asarray(levels.t, jnp.int32)[i])
+        a_t, a_s = jnp.asarray(levels.alpha_bar, jnp.float32)[i + jnp.arange(2)]
+        drop_keys = s.example_keys(jax.random.fold_in(key, i), batch)
+        eps_hat = nets.unet.apply({"params": params["unet"]}, z_t, t, point["c"], drop_keys)
+        z_0_hat = diffusion.predict_z_0(z_t, eps_hat, t, nets.alpha_bar)
+        eps = (z_t - jnp.sqrt(a_t) * z_0) / jnp.sqrt(1 - a_t)
+        metrics = jax.tree.map(jnp.mean, terms(frozen, batch, z_0_hat, eps_hat, eps, t))
+        z_s = jax.lax.stop_gradient(diffusion.ddim_step(z_t, eps_hat, a_t, a_s))
+        return metrics.pop("loss"), (metrics, {**point, "z_t": z_s})
+
+    return s.Path(steps, begin, loss_fn)

@@ -110,10 +110,15 @@ def open_manager(run_dir: Path, keep: int) -> ocp.CheckpointManager:
     return ocp.CheckpointManager((run_dir / CHECKPOINTS).resolve(), options=options)
 
 
+def _items(state: TrainState) -> dict:
+    """What a checkpoint holds of a state, by name; aj.load reads `ema` or `params` alone."""
+    items = {"params": state.params, "opt_state": state.opt_state, "ema": state.ema, "disc": state.disc}
+    return {name: tree for name, tree in items.items() if tree}
+
+
 def save(manager: ocp.CheckpointManager, state: TrainState, elapsed: float, val_loss: float | None = None) -> None:
     """Starts saving `state` and the run's training time in seconds; val_loss None or non-finite is never the best."""
-    items = {"params": state.params, "opt_state": state.opt_state} | ({"ema": state.ema} if state.ema else {})
-    args = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
+    args = {name: ocp.args.StandardSave(tree) for name, tree in _items(state).items()}
     args["progress"] = ocp.args.JsonSave({"elapsed": elapsed})
     rank = val_loss if val_loss is not None and math.isfinite(val_loss) else math.inf
     manager.save(int(state.step), args=ocp.args.Composite(**args), metrics={"val_loss": rank})
@@ -125,16 +130,15 @@ def restore(manager: ocp.CheckpointManager, like: TrainState) -> tuple[TrainStat
     Raises: UserError if it does not fit `like`, as where EMA was switched on since.
     """
     step = manager.latest_step()
-    items = {"params": like.params, "opt_state": like.opt_state} | ({"ema": like.ema} if like.ema else {})
-    args = {name: ocp.args.StandardRestore(tree) for name, tree in items.items()}
+    args = {name: ocp.args.StandardRestore(tree) for name, tree in _items(like).items()}
     try:
         out = manager.restore(step, args=ocp.args.Composite(**args, progress=ocp.args.JsonRestore()))
     except (ValueError, KeyError, FileNotFoundError) as e:
         where = f"{manager.directory}/{step}"
         raise UserError(f"Checkpoint {where} does not fit this config ({e}); use its own or another --workdir.") from e
+    items = {name: out[name] for name in _items(like)}
     count = jax.device_put(np.int32(step), like.step.sharding)
-    ema = out["ema"] if like.ema else {}
-    return TrainState(count, out["params"], ema, out["opt_state"]), out["progress"]["elapsed"]
+    return like.replace(step=count, **items), out["progress"]["elapsed"]
 
 
 def read_elapsed(run_dir: Path) -> float:

@@ -1,14 +1,18 @@
-"""Stage 1: E, D and f_theta together, L1 between the render at a random size and the image resized to it (paper 4.2).
+"""Stage 1: E, D and f_theta together, on the render at a random size against the image resized to it (paper 4.2).
 
-With double_z the latent is a posterior sample and the KL to N(0, 1) is added. Both terms are sums per image over the
-number of the image's values, as in the LDM auto-encoders, whose weight (1e-6) therefore means the same here.
+L1, plus LPIPS, a KL and a patch discriminator where their weights say so. With double_z the latent is a posterior
+sample and the KL to N(0, 1) is added. L1 and KL are sums per image over the number of the image's values, as in the LDM
+auto-encoders, whose weights therefore mean the same here.
 """
 
+import jax
 import jax.numpy as jnp
 
 from arbiscale_jax import models
+from arbiscale_jax.perceptual import lpips
 
 from . import stage as s
+from .adversary import Rendering, make_adversary
 
 
 def kl_to_standard_normal(mean, log_var):
@@ -17,31 +21,66 @@ def kl_to_standard_normal(mean, log_var):
 
 
 def make_stage(config) -> s.Stage:
-    """Builds stage 1; with loss.freeze_encoder only D and f_theta are trained."""
+    """Builds stage 1; with loss.freeze_encoder only D and f_theta are trained.
+
+    Raises: UserError for fields that do not fit.
+    """
     s.check_sizes(config)
-    net = models.build_first_stage(config.model, s.compute_dtype(config))
-    kl_weight, size = config.loss.kl_weight, config.data.image_size
+    dtype, loss, size = s.compute_dtype(config), config.loss, config.data.image_size
+    net = models.build_first_stage(config.model, dtype, config.train.remat)
+    s.check_least(config, {"loss.kl_weight": 0})
+    last = f"kernel_{len(config.model.liif.hidden)}"  # of f_theta's MLP, to RGB
 
     def init(key, batch):
         return {"first_stage": s.init_first_stage(net, key, batch)}
 
-    def losses(weights, batch, z):
-        return jnp.mean(jnp.abs(s.render_window(net, weights, z, batch) - batch["target"]))
+    def rec_terms(frozen, x_hat, x):
+        terms = {"l1": jnp.mean(jnp.abs(x_hat - x))}
+        if loss.lpips_weight:
+            terms["lpips"] = jnp.mean(lpips(frozen["lpips"], x_hat, x, dtype))
+        return terms
+
+    def rec_loss(terms):
+        return terms["l1"] + loss.lpips_weight * terms.get("lpips", 0.0)
+
+    def forward(params, frozen, batch, key) -> Rendering:
+        weights, x = s.first_stage_params(params, frozen), batch["target"]
+        mean, log_var = net.apply({"params": weights}, batch["image"], method="posterior")
+        z = s.draw_latent(s.example_keys(key, batch), mean, log_var)
+        features = net.apply({"params": weights}, z, method="features")
+        x_hat = s.render_features(net, weights, features, batch)
+
+        def render(kernel):
+            liif, fixed = jax.lax.stop_gradient((weights["liif"], features))
+            return s.render_features(net, {"liif": {**liif, last: kernel}}, fixed, batch)
+
+        terms = rec_terms(frozen, x_hat, x)
+        total = rec_loss(terms)
+        if log_var is not None:
+            terms["kl"] = jnp.mean(kl_to_standard_normal(mean, log_var))
+            total += loss.kl_weight * terms["kl"] / batch["image"][0].size
+        return Rendering(
+            total, terms, x_hat, x, weights["liif"][last], render, lambda x_hat: rec_loss(rec_terms(frozen, x_hat, x))
+        )
 
     def loss_fn(params, frozen, batch, key):
-        weights, x = s.first_stage_params(params, frozen), batch["image"]
-        mean, log_var = net.apply({"params": weights}, x, method="posterior")
-        l1 = losses(weights, batch, s.draw_latent(key, mean, log_var))
-        if log_var is None:
-            return l1, {}
-        kl = jnp.mean(kl_to_standard_normal(mean, log_var))
-        return l1 + kl_weight * kl / x[0].size, {"l1": l1, "kl": kl}
+        out = forward(params, frozen, batch, key)
+        return out.loss, out.metrics if len(out.metrics) > 1 else {}
 
     def eval_fn(params, frozen, batch, key):
         weights, x = s.first_stage_params(params, frozen), batch["image"]
         mean, _ = net.apply({"params": weights}, x, method="posterior")
         x_hat = s.render_whole(net, weights, mean, size)
-        return {"loss": losses(weights, batch, mean), "psnr": s.psnr(x_hat, x)}, jnp.stack([x, x_hat], axis=1)
+        terms = rec_terms(frozen, s.render_window(net, weights, mean, batch), batch["target"])
+        metrics = {"loss": rec_loss(terms), **(terms if len(terms) > 1 else {}), "psnr": s.psnr(x_hat, x)}
+        return metrics, jnp.stack([x, x_hat], axis=1)
 
-    trained = ("first_stage/decoder", "first_stage/liif") if config.loss.freeze_encoder else ("first_stage",)
-    return s.Stage(init, trained, loss_fn, eval_fn)
+    trained = ("first_stage/decoder", "first_stage/liif") if loss.freeze_encoder else ("first_stage",)
+    return s.Stage(
+        init,
+        trained,
+        loss_fn,
+        eval_fn,
+        lpips=s.load_perceptual(config, "loss.lpips_weight", config.data.target_patch),
+        adversary=make_adversary(config, forward),
+    )

@@ -36,8 +36,8 @@ def build_nets(config) -> Nets:
         raise UserError(f"data.lr_size={lr} times model.condition.upsampling={scale} must be data.image_size={size}.")
     dtype = s.compute_dtype(config)
     return Nets(
-        models.build_first_stage(config.model, dtype),
-        models.build_unet(config.model, dtype),
+        models.build_first_stage(config.model, dtype, config.train.remat),
+        models.build_unet(config.model, dtype, config.train.remat),
         diffusion.make_alpha_bar(**config.model.schedule),
         size,
         condition.interpolation if condition.enabled else None,
@@ -65,7 +65,8 @@ def posterior(nets: Nets, frozen, batch):
 
 def encode(nets: Nets, frozen, batch, key):
     """Encodes the image as diffusion sees it: a posterior sample (the mean without double_z) times scale_factor."""
-    return s.draw_latent(key, *posterior(nets, frozen, batch)) * frozen["scale_factor"]  # b h w c
+    moments = posterior(nets, frozen, batch)
+    return s.draw_latent(s.example_keys(key, batch), *moments) * frozen["scale_factor"]  # b h w c
 
 
 def condition(nets: Nets, frozen, batch):
@@ -96,9 +97,10 @@ def predict(nets: Nets, params, frozen, batch, key, t, *, train: bool) -> Predic
     """Noises the batch's latents to times t [b] and predicts the noise; `train` turns dropout on."""
     key_z, key_eps, key_drop = jax.random.split(key, 3)
     z_0 = encode(nets, frozen, batch, key_z)
-    eps = jax.random.normal(key_eps, z_0.shape)
+    eps = s.normal(s.example_keys(key_eps, batch), z_0.shape[1:])
     z_t, c = diffusion.q_sample(z_0, eps, t, nets.alpha_bar), condition(nets, frozen, batch)
-    eps_hat = nets.unet.apply({"params": params["unet"]}, z_t, t, c, train=train, rngs={"dropout": key_drop})
+    drop_keys = s.example_keys(key_drop, batch) if train else None
+    eps_hat = nets.unet.apply({"params": params["unet"]}, z_t, t, c, drop_keys)
     return Prediction(z_t, eps, eps_hat)
 
 
@@ -116,8 +118,8 @@ def make_stage(nets: Nets, losses_at: Callable) -> s.Stage:
 
     def loss_fn(params, frozen, batch, key):
         key_t, key_rest = jax.random.split(key)
-        b = len(next(iter(batch.values())))
-        t = jax.random.randint(key_t, (b,), 0, len(nets.alpha_bar))
+        keys_t = s.example_keys(key_t, batch)
+        t = jax.vmap(lambda key: jax.random.randint(key, (), 0, len(nets.alpha_bar)))(keys_t)
         metrics = jax.tree.map(jnp.mean, losses_at(params, frozen, batch, key_rest, t, train=True))
         return metrics.pop("loss"), metrics
 

@@ -1,10 +1,12 @@
 """The one training loop: start or resume, step, log, validate, checkpoint, stop."""
 
+import math
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -45,7 +47,7 @@ def train(config, workdir: Path | str) -> dict:
     workdir, cfg = Path(workdir), config.train
     _check(cfg)
     stage, mesh, tx = build_stage(config), make_mesh(), make_optimizer(learning_rate(cfg), grad_clip=cfg.grad_clip)
-    check_batch_size(cfg.batch_size, mesh)
+    check_batch_size(cfg.batch_size, mesh, cfg.accumulate)
     cache.check(config)
     reporting.check_tensorboard(cfg.tensorboard)
     overview.check_profile(cfg.profile_start, cfg.profile_steps)
@@ -86,18 +88,23 @@ def _check(cfg) -> None:
         raise UserError(f"train.ema_decay must be below 1, got {cfg.ema_decay}.")
 
 
+def _create_state(config, stage, params, tx):
+    disc = stage.adversary.init(stream(config.seed, "disc")) if stage.adversary else None
+    return create_state(params, tx, config.train.ema_decay, disc)
+
+
 def _fresh(config, workdir, stage, mesh, manager, batch, tx, say):
     given = start.given_weights(config.to_dict(), workdir, say)
     params, frozen = start.start_weights(stage, given, stream(config.seed, "params"), batch)
     if jax.process_index() == 0:
         checkpoint.write_frozen(workdir, jax.device_get(frozen))
     params, frozen = replicate(params, mesh), replicate(frozen, mesh)
-    return replicate(create_state(params, tx, config.train.ema_decay), mesh), frozen, 0.0
+    return replicate(_create_state(config, stage, params, tx), mesh), frozen, 0.0
 
 
 def _resume(config, workdir, stage, mesh, manager, batch, tx, say):
     shapes, _ = start.split(jax.eval_shape(stage.init, stream(config.seed, "params"), batch), stage.trained)
-    like = jax.eval_shape(lambda params: create_state(params, tx, config.train.ema_decay), shapes)
+    like = jax.eval_shape(lambda params: _create_state(config, stage, params, tx), shapes)
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)), like)
     state, elapsed = checkpoint.restore(manager, like)
     frozen = replicate(storage.read_frozen(workdir), mesh)
@@ -108,6 +115,7 @@ def _resume(config, workdir, stage, mesh, manager, batch, tx, say):
 def _compile(step_fn, state: TrainState, frozen, batch, workdir, say):
     """Compiles the training step ahead of its first call, and says what it trains and costs."""
     compiled = step_fn.lower(state, frozen, batch, np.float32(0)).compile()
+    frozen = {name: tree for name, tree in frozen.items() if name != "lpips"}
     text = overview.describe(state.params, frozen, compiled, len(state.step.sharding.device_set))
     say(text)
     if jax.process_index() == 0:
@@ -124,7 +132,14 @@ def _run(
     config, workdir, stage, mesh, manager, batches, batch, state: TrainState, frozen, elapsed, tx, report, begun
 ) -> dict:
     cfg, main, began = config.train, jax.process_index() == 0, time.monotonic() - elapsed
-    step_fn = make_train_step(stage.loss_fn, tx, stream(config.seed, "train"), cfg.ema_decay, replicated(mesh))
+    step, record, metrics = int(state.step), {}, {}
+    first_step, adversary_from = step, stage.adversary.start if stage.adversary else math.inf
+    key, sharding = stream(config.seed, "train"), replicated(mesh)
+    make_step = partial(make_train_step, stage.loss_fn, tx, key, cfg.ema_decay, sharding, accumulate=cfg.accumulate)
+    plain_step, adversarial_step = make_step(path=stage.path), make_step(adversary=stage.adversary)
+    if stage.lpips:
+        frozen = {**frozen, "lpips": replicate(stage.lpips, mesh)}
+    step_fn = adversarial_step if step >= adversary_from else plain_step
     step_fn = _compile(step_fn, state, frozen, batch, workdir, report.say)
     eval_fn = jax.jit(stage.eval_fn, out_shardings=replicated(mesh))
     val_key, val_batch = stream(config.seed, "val"), shard_batch(data.val_batch(config.data), mesh)
@@ -139,6 +154,8 @@ def _run(
     ):
         while True:
             on_step(step + 1, metrics)
+            if step == adversary_from and step > first_step:
+                step_fn = adversarial_step
             state, metrics = step_fn(state, frozen, batch, np.float32(share))
             step += 1
             pending.append((step, metrics))

@@ -25,11 +25,14 @@ def replicate(tree, mesh: Mesh):
     return jax.device_put(tree, replicated(mesh))
 
 
-def check_batch_size(batch_size: int, mesh: Mesh) -> None:
-    """Raises: UserError if a global batch does not divide over the devices."""
-    if batch_size < 1 or batch_size % mesh.size:
+def check_batch_size(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
+    """Raises: UserError if a global batch does not divide over the devices and the micro-batches."""
+    if accumulate < 1:
+        raise UserError(f"train.accumulate must be at least 1, got {accumulate}.")
+    if batch_size < 1 or batch_size % (mesh.size * accumulate):
+        times = f" times train.accumulate={accumulate}" if accumulate > 1 else ""
         raise UserError(
-            f"train.batch_size={batch_size} must be a positive multiple of {mesh.size}, the number of devices."
+            f"train.batch_size={batch_size} must be a positive multiple of {mesh.size}, the number of devices{times}."
         )
 
 

@@ -9,11 +9,30 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from arbiscale_jax import models
 from arbiscale_jax.errors import UserError
+from arbiscale_jax.perceptual import MIN_SIDE, Lpips, load_lpips
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+class Adversary(NamedTuple):
+    """A discriminator that is trained in the same step as the stage's networks."""
+
+    init: Callable  # (key) -> {"params": random weights, "opt_state": ...}
+    loss_fn: Callable  # (params, disc, frozen, batch, key) -> (sum of both players' losses [], metrics with loss)
+    tx: optax.GradientTransformation  # of the discriminator
+    start: int  # steps of the loop before it joins; until then Stage.loss_fn
+
+
+class Path(NamedTuple):
+    """A path through noise levels: a step of the loop makes an update at each of its points."""
+
+    updates: int
+    begin: Callable  # (params, frozen, batch, key) -> its first point: arrays with a leading batch axis
+    loss_fn: Callable  # (params, frozen, batch, key, point, i) -> (loss [], (metrics, next point))
 
 
 class Stage(NamedTuple):
@@ -24,6 +43,9 @@ class Stage(NamedTuple):
     loss_fn: Callable  # (params, frozen, batch, key) -> (loss [], metrics {name: []})
     eval_fn: Callable  # (params, frozen, batch, key) -> (metrics with loss, panels [b k H W 3])
     scale_factor: Callable | None = None  # (frozen, batch, key) -> [], for a fresh run that was given none
+    lpips: Lpips | None = None  # weights that the loop hands the losses as frozen["lpips"]; no run saves them
+    adversary: Adversary | None = None
+    path: Path | None = None  # replaces loss_fn in training
 
 
 def compute_dtype(config):
@@ -40,6 +62,31 @@ def check_sizes(config) -> None:
         raise UserError(f"data.image_size={size} must be a multiple of {f}, the factor of model.first_stage.ch_mult.")
 
 
+def check_least(config, least: dict[str, float]) -> None:
+    """Raises: UserError for the first field, by its dotted name, that is below its least value (or NaN)."""
+    for name, value in least.items():
+        section, field = name.split(".")
+        if not config[section][field] >= value:
+            raise UserError(f"{name} must be at least {value}, got {config[section][field]}.")
+
+
+def load_perceptual(config, weight: str, side: int) -> Lpips | None:
+    """Loads LPIPS for images of `side` pixels, None where the field `weight` is 0.
+
+    Raises: UserError if the weight is negative, the images are too small, or the package is missing.
+    """
+    check_least(config, {weight: 0})
+    if not config["loss"][weight.split(".")[1]]:
+        return None
+    weights, least = load_lpips(config.loss.lpips_net), MIN_SIDE[config.loss.lpips_net]
+    if side < least:
+        raise UserError(
+            f"loss.lpips_net={weights.net} needs rendered windows of at least {least} pixels a side, got {side}; raise "
+            "data.target_patch, or use vgg, which takes the smallest."
+        )
+    return weights
+
+
 def init_first_stage(net, key, batch):
     """Makes E, D and f_theta's random weights."""
     cells = models.axis(1, 1)
@@ -51,22 +98,38 @@ def first_stage_params(params, frozen) -> dict:
     return {**frozen.get("first_stage", {}), **params.get("first_stage", {})}
 
 
-def draw_latent(key, mean, log_var):
+def example_keys(key, batch):
+    """Derives a key an example, [b], from its place in the global batch, however that is divided."""
+    index = batch["index"] if "index" in batch else jnp.arange(len(next(iter(batch.values()))))
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+
+
+def normal(keys, shape):
+    """Draws standard normal numbers, example i from keys[i]: [b *shape]."""
+    return jax.vmap(jax.random.normal, (0, None))(keys, shape)
+
+
+def draw_latent(keys, mean, log_var):
     """Draws from the posterior N(mean, exp(log_var)), or returns the mean where log_var is None (no double_z)."""
     if log_var is None:
         return mean
-    return mean + jnp.exp(0.5 * log_var) * jax.random.normal(key, mean.shape)
+    return mean + jnp.exp(0.5 * log_var) * normal(keys, mean.shape[1:])
 
 
 def render_window(net, weights, z, batch):
     """Renders the window that batch["target"] shows: unscaled z [b h w c] -> [b p p 3]."""
+    return render_features(net, weights, net.apply({"params": weights}, z, method="features"), batch)
+
+
+def render_features(net, weights, features, batch):
+    """Renders the window that batch["target"] shows from the features [b h w d] of a latent -> [b p p 3]."""
     patch = batch["target"].shape[1]
 
     def place(cells, start):  # each example has its own size and window
         return jax.vmap(lambda size, first: models.axis(cells, size, first, patch, xp=jnp))(batch["target_size"], start)
 
-    rows, cols = place(z.shape[1], batch["target_start"][:, 0]), place(z.shape[2], batch["target_start"][:, 1])
-    return net.apply({"params": weights}, z, rows, cols, method="render")
+    (h, w), start = features.shape[1:3], batch["target_start"]
+    return net.apply({"params": weights}, features, place(h, start[:, 0]), place(w, start[:, 1]), method="grid")
 
 
 def render_whole(net, weights, z, size: int):

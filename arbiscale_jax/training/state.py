@@ -16,6 +16,7 @@ class TrainState:
     params: Any
     ema: Any  # like params, or {} without EMA
     opt_state: Any
+    disc: Any = struct.field(default_factory=dict)  # params and opt_state of a discriminator, or {}
 
     @property
     def average(self):
@@ -23,11 +24,11 @@ class TrainState:
         return self.ema or self.params
 
 
-def create_state(params, tx: optax.GradientTransformation, ema_decay: float) -> TrainState:
+def create_state(params, tx: optax.GradientTransformation, ema_decay: float, disc=None) -> TrainState:
     """Starts from copies of `params`: a step donates the state's buffers, so none may be shared."""
     params = jax.tree.map(jnp.copy, params)
     ema = jax.tree.map(jnp.copy, params) if ema_decay else {}
-    return TrainState(jnp.zeros((), jnp.int32), params, ema, tx.init(params))
+    return TrainState(jnp.zeros((), jnp.int32), params, ema, tx.init(params), disc or {})
 
 
 def update_ema(ema, params, n, ema_decay: float):

@@ -1,0 +1,95 @@
+"""The discriminator's part in the first stage: both players' losses and the weight that balances them.
+
+The recipe of the LDM auto-encoders (Esser et al. 2021, Eq. 7; Rombach et al. 2022, appendix G). Their two optimizers
+take turns on a batch; here both updates come from one gradient at the weights before the step.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from arbiscale_jax import models
+from arbiscale_jax.errors import UserError
+
+from . import stage as s
+
+DELTA = 1e-4  # added to the adversarial gradient's norm
+
+
+class Rendering(NamedTuple):
+    """The generator's forward pass, in the pieces that the balance needs."""
+
+    loss: jax.Array  # [], without the adversary
+    metrics: dict
+    x_hat: jax.Array  # [b p p 3]
+    x: jax.Array  # the truth
+    last: jax.Array  # the last layer's kernel
+    render: Callable  # last -> x_hat; everything before the last layer held fixed
+    rec_loss: Callable  # x_hat -> [], the reconstruction's part of `loss`
+
+
+def discriminator_loss(real, fake):
+    """Hinge loss of logits on true and rendered images, of any shape -> []."""
+    return 0.5 * (jnp.mean(jax.nn.relu(1 - real)) + jnp.mean(jax.nn.relu(1 + fake)))
+
+
+def generator_loss(fake):
+    """Minus the mean logit on rendered images -> []."""
+    return -jnp.mean(fake)
+
+
+def adaptive_weight(out: Rendering, adv_loss: Callable, most: float):
+    """|grad of the reconstruction loss| / (|grad of adv_loss| + 1e-4) at the last layer, in [0, most] -> [].
+
+    The last layer is the output layer of f_theta's MLP: the kernel (bias aside) from the last hidden layer to RGB.
+    Args: adv_loss, x_hat -> [], the generator's.
+    """
+    x_hat, last = jax.lax.stop_gradient((out.x_hat, out.last))
+    _, pull = jax.vjp(out.render, last)
+    rec, adv = (jnp.linalg.norm(pull(jax.grad(loss)(x_hat))[0]) for loss in (out.rec_loss, adv_loss))
+    return jnp.clip(rec / (adv + DELTA), 0, most)
+
+
+def make_adversary(config, forward: Callable) -> s.Adversary | None:
+    """Builds the adversary, None where loss.disc_weight is 0.
+
+    Args: forward, (params, frozen, batch, key) -> Rendering.
+    Raises: UserError for fields out of range, or a window smaller than the discriminator's patches allow.
+    """
+    loss = config.loss
+    s.check_least(config, {"loss.disc_weight": 0, "loss.disc_start": 0, "loss.disc_layers": 1, "loss.disc_ch": 1})
+    s.check_least(config, {"loss.disc_learning_rate": 0, "loss.adaptive_weight_max": 0})
+    if not loss.disc_weight:
+        return None
+    least = models.least_side(loss.disc_layers)
+    if config.data.target_patch < least:
+        raise UserError(
+            f"loss.disc_layers={loss.disc_layers} needs data.target_patch of at least {least}, got "
+            f"{config.data.target_patch}; lower the one or raise the other."
+        )
+    net = models.PatchDiscriminator(loss.disc_ch, loss.disc_layers, s.compute_dtype(config))
+    tx = optax.adam(loss.disc_learning_rate, b1=0.5, b2=0.9)  # the betas of the LDM recipe
+
+    def init(key):
+        params = net.init(key, jnp.zeros((1, least, least, 3)))["params"]
+        return {"params": params, "opt_state": tx.init(params)}
+
+    def loss_fn(params, disc, frozen, batch, key):
+        out = forward(params, frozen, batch, key)
+
+        def adv_loss(x_hat):
+            return generator_loss(net.apply({"params": jax.lax.stop_gradient(disc)}, x_hat))
+
+        g = adv_loss(out.x_hat)
+        weight = adaptive_weight(out, adv_loss, loss.adaptive_weight_max) if loss.adaptive_weight else jnp.float32(1)
+        total = out.loss + loss.disc_weight * jax.lax.stop_gradient(weight) * g
+        judged = net.apply({"params": disc}, jnp.concatenate([out.x, jax.lax.stop_gradient(out.x_hat)]))
+        real, fake = jnp.split(judged, 2)
+        d = discriminator_loss(real, fake)
+        metrics = {**out.metrics, "loss": total, "g": g, "d": d, "adaptive_weight": weight}
+        return total + d, {**metrics, "logits_real": jnp.mean(real), "logits_fake": jnp.mean(fake)}
+
+    return s.Adversary(init, loss_fn, tx, loss.disc_start)

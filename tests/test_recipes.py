@@ -1,0 +1,398 @@
+"""The recipes: perceptual and adversarial terms, both alignments, accumulation, remat and bfloat16, at toy size."""
+
+from contextlib import closing
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from PIL import Image
+from test_training import leaves_equal
+from test_training import tiny as two_levels
+
+from arbiscale_jax import data, diffusion, models, perceptual, storage
+from arbiscale_jax.errors import UserError
+from arbiscale_jax.training import adversary, checkpoint, latent, loop, mesh, stage, start, train
+from arbiscale_jax.training.state import create_state
+from arbiscale_jax.training.step import make_train_step, mean_over_parts, stream
+from arbiscale_jax.weights import save_weights
+
+KEY = jax.random.key(7)
+ALPHA_BAR = diffusion.make_alpha_bar(1000, 0.0015, 0.0155)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    """Halves this file's time, most of which is compilation."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
+def tiny_lpips(monkeypatch):
+    """Stands for VGG16's weights with random ones of four channels, so that the package is not needed."""
+    widths = [3] + 13 * [4]
+    keys = jax.random.split(jax.random.key(1), 13)
+    convs = tuple((jax.random.normal(k, (3, 3, a, b)) * 0.3, jnp.zeros(b)) for k, a, b in zip(keys, widths, widths[1:]))
+    weights = perceptual.Lpips("vgg", convs, tuple(jnp.ones(4) for _ in range(5)))
+    monkeypatch.setattr(stage, "load_lpips", lambda net: weights)
+    return weights
+
+
+def tiny(stage_name, **fields):
+    """A config of any stage with networks of one level, which compile fast."""
+    return two_levels(stage_name, **{"model.first_stage.ch_mult": (1,), "model.unet.channel_mult": (1,)} | fields)
+
+
+def wide(stage_name, **fields):
+    """`tiny` with a window of 16 pixels: large enough for VGG16 and a discriminator of two layers."""
+    fields = {"data.target_min": 16, "data.target_patch": 16, "loss.disc_layers": 2, "loss.disc_ch": 4} | fields
+    return tiny(stage_name, **fields)
+
+
+def build(config, batch_size=4):
+    """Returns the stage, its params and frozen weights (LPIPS among them) and a batch, all as training has them."""
+    net = loop.build_stage(config)
+    batch = {k: jnp.asarray(v) for k, v in next(data.train_batches(config.data, 0, batch_size)).items()}
+    params, frozen = start.split(jax.jit(net.init)(jax.random.key(0), batch), net.trained)
+    if config.stage != "first_stage":
+        # the last layer starts at zero; all of the U-Net should take part
+        kernel = params["unet"]["conv_out"]["kernel"]
+        params["unet"]["conv_out"]["kernel"] = 0.1 * jax.random.normal(KEY, kernel.shape)
+        frozen["scale_factor"] = jnp.float32(0.9)
+    return net, params, frozen | ({"lpips": net.lpips} if net.lpips else {}), batch
+
+
+def assert_close(a, b, **tolerance):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)):
+        np.testing.assert_allclose(x, y, **tolerance)
+
+
+# --- the adversary ---
+
+
+def test_hinge_losses_of_hand_made_logits():
+    real, fake = jnp.array([[2.0, 0.5], [-1.0, 1.0]]), jnp.array([[-2.0, 0.0], [0.5, -0.5]])
+    # 1 - real: 0, 0.5, 2, 0; 1 + fake: 0, 1, 1.5, 0.5
+    np.testing.assert_allclose(adversary.discriminator_loss(real, fake), 0.5 * (2.5 / 4 + 3 / 4))
+    np.testing.assert_allclose(adversary.generator_loss(fake), 0.5)
+    np.testing.assert_allclose(adversary.discriminator_loss(real + 9, fake - 9), 0)
+
+
+def test_the_patch_discriminator_equals_its_layers_in_torch():
+    torch = pytest.importorskip("torch")
+    net, x = models.PatchDiscriminator(ch=4, num_layers=2), jax.random.normal(KEY, (2, 17, 24, 3))
+    params = jax.jit(net.init)(jax.random.key(1), x)["params"]
+    params["norm_1"]["bias"] = jnp.arange(8.0)
+    found = net.apply({"params": params}, x)
+
+    def conv(h, name, stride):
+        p = {k: torch.tensor(np.array(v)) for k, v in params[name].items()}
+        kernel = p["kernel"].permute(3, 2, 0, 1)
+        return torch.nn.functional.conv2d(h, kernel, p.get("bias"), stride=stride, padding=1)
+
+    h = torch.nn.functional.leaky_relu(conv(torch.tensor(np.array(x)).permute(0, 3, 1, 2), "conv_0", 2), 0.2)
+    for i, stride in ((1, 2), (2, 1)):
+        scale, bias = (torch.tensor(np.array(params[f"norm_{i}"][k])) for k in ("scale", "bias"))
+        h = torch.nn.functional.group_norm(conv(h, f"conv_{i}", stride), 8, scale, bias)
+        h = torch.nn.functional.leaky_relu(h, 0.2)
+    np.testing.assert_allclose(found, conv(h, "conv_out", 1)[:, 0].numpy(), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(net.apply({"params": params}, x[:1]), found[:1], rtol=1e-4, atol=1e-6)
+
+
+def test_the_published_discriminators_size():
+    net = models.PatchDiscriminator()  # 3 halvings, 64 channels: pix2pix's with BatchNorm
+    shapes = jax.eval_shape(net.init, KEY, jnp.zeros((1, 24, 24, 3)))
+    assert sum(x.size for x in jax.tree.leaves(shapes)) == 2_765_633
+    assert jax.eval_shape(net.init_with_output, KEY, jnp.zeros((1, 24, 24, 3)))[0].shape == (1, 1, 1)
+    assert jax.eval_shape(net.init_with_output, KEY, jnp.zeros((1, 256, 256, 3)))[0].shape == (1, 30, 30)
+
+
+@pytest.fixture(scope="module")
+def adversarial():
+    config = wide("first_stage", **{"loss.disc_weight": 0.7, "loss.kl_weight": 2.0})
+    net, params, frozen, batch = build(config)
+    return config, net, params, frozen, batch, net.adversary.init(KEY)["params"]
+
+
+def test_the_adaptive_weight_and_both_gradients_equal_their_definitions(adversarial):
+    config, net, params, frozen, batch, disc = adversarial
+    judge = models.PatchDiscriminator(4, 2)
+    first_stage = models.build_first_stage(config.model)
+
+    def x_hat(params):
+        mean, log_var = first_stage.apply({"params": params["first_stage"]}, batch["image"], method="posterior")
+        z = stage.draw_latent(stage.example_keys(KEY, batch), mean, log_var)
+        return stage.render_window(first_stage, params["first_stage"], z, batch)
+
+    def g(params):
+        return -jnp.mean(judge.apply({"params": disc}, x_hat(params)))
+
+    def d(disc, x_hat):
+        real, fake = (judge.apply({"params": disc}, x) for x in (batch["target"], x_hat))
+        return adversary.discriminator_loss(real, fake)
+
+    def rec(params):
+        return jnp.mean(jnp.abs(x_hat(params) - batch["target"]))
+
+    @jax.jit
+    def by_definition(params):
+        to_rec, to_g = jax.grad(rec)(params), jax.grad(g)(params)
+        norms = [jnp.linalg.norm(grads["first_stage"]["liif"]["kernel_2"]) for grads in (to_rec, to_g)]
+        weight = norms[0] / (norms[1] + 1e-4)
+        plain, to_plain = jax.value_and_grad(lambda p: net.loss_fn(p, frozen, batch, KEY)[0])(params)
+        total = plain + 0.7 * weight * g(params)
+        grads = jax.tree.map(lambda a, b: a + 0.7 * weight * b, to_plain, to_g)
+        return weight, total, grads, jax.value_and_grad(d)(disc, x_hat(params))
+
+    weight, total, to_params, (d_loss, to_disc) = by_definition(params)
+    step = jax.jit(jax.value_and_grad(net.adversary.loss_fn, argnums=(0, 1), has_aux=True))
+    (objective, metrics), grads = step(params, disc, frozen, batch, KEY)
+    assert 0 < weight < 1e4
+    np.testing.assert_allclose(metrics["adaptive_weight"], weight, rtol=1e-4)
+    np.testing.assert_allclose(metrics["loss"], total, rtol=1e-5)
+    np.testing.assert_allclose(metrics["d"], d_loss, rtol=1e-5)
+    np.testing.assert_allclose(objective, total + d_loss, rtol=1e-5)
+    assert_close(grads[0], to_params, rtol=2e-3, atol=1e-5)
+    assert_close(grads[1], to_disc, rtol=2e-3, atol=1e-5)
+
+
+def test_the_adaptive_weight_is_clipped_and_stops_gradients():
+    kernel = jnp.array([[3.0]])
+    out = adversary.Rendering(0, {}, kernel * 2, 0, kernel, lambda k: 2 * k, lambda x: 5 * jnp.sum(x))
+    # the kernel's gradients: 5 * 2 and 0.01 * 2
+    weigh = [adversary.adaptive_weight(out, lambda x: 0.01 * jnp.sum(x), most) for most in (1e4, 7.0)]
+    np.testing.assert_allclose(weigh, [10 / (0.02 + 1e-4), 7], rtol=1e-5)
+
+
+def test_a_discriminator_joins_at_its_step_and_resumes_bit_by_bit(tmp_path, tiny_lpips):
+    def config(steps):
+        fields = {"loss.disc_weight": 0.5, "loss.disc_start": 1, "loss.lpips_weight": 0.1, "train.steps": steps}
+        return wide("first_stage", **fields)
+
+    def newest(name):
+        tx = loop._make_optimizer(config(3))
+        params = storage.restore_params(tmp_path / name, ema=False)
+        like = loop._create_state(config(3), loop.build_stage(config(3)), params, tx)
+        with closing(checkpoint.open_manager(tmp_path / name, 2)) as manager:
+            return checkpoint.restore(manager, like)[0]
+
+    record = train(config(3), tmp_path / "whole")
+    train(config(1), tmp_path / "parts")
+    start_of = loop.build_stage(config(3)).adversary.init(stream(0, "disc"))
+    assert leaves_equal(newest("parts").disc, start_of)
+    train(config(3), tmp_path / "parts")
+    whole, parts = newest("whole"), newest("parts")
+    assert leaves_equal(whole, parts)
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), whole.disc["params"], start_of["params"])
+    assert all(layer.get("kernel", 1) > 0 for layer in moved.values())
+    assert {"l1", "lpips", "kl", "loss", "val/lpips", "val/psnr"} < set(record)
+    kept = {path.name for path in (tmp_path / "whole/checkpoints/3").iterdir() if path.is_dir()}
+    assert {"params", "opt_state", "ema", "disc"} <= kept
+    assert set(storage.read_weights(tmp_path / "whole")) == {"first_stage"}  # what aj.load and export read
+
+
+# --- memory and precision ---
+
+
+def sgd_step(net, params, frozen, batch, devices=1, **options):
+    """One update by SGD on so many devices; returns the new weights and the metrics."""
+    m, tx = mesh.make_mesh(jax.devices()[:devices]), optax.sgd(0.1)
+    state = mesh.replicate(create_state(params, tx, 0.0), m)
+    step = make_train_step(net.loss_fn, tx, KEY, 0.0, mesh.replicated(m), **options)
+    state, metrics = step(state, mesh.replicate(frozen, m), mesh.shard_batch(batch, m))
+    return jax.device_get((state.params, metrics))
+
+
+@pytest.mark.parametrize("name", ["first_stage", "diffusion"])
+def test_four_micro_batches_of_two_equal_a_batch_of_eight(name):
+    net, params, frozen, batch = build(tiny(name, **{"model.unet.dropout": 0.3}), 8)
+    whole, metrics = sgd_step(net, params, frozen, batch)
+    parts, of_parts = sgd_step(net, params, frozen, batch, devices=2, accumulate=4)
+    assert_close(whole, parts, rtol=1e-5, atol=1e-6)
+    assert_close(metrics, of_parts, rtol=1e-5)
+    assert max(jax.tree.leaves(jax.tree.map(lambda a, b: np.abs(a - b).max(), whole, params))) > 1e-3
+
+
+def test_micro_batches_put_outputs_back_in_order():
+    data = {"x": jnp.arange(12.0).reshape(6, 2)}
+    (loss, (metrics, out)), grads = mean_over_parts(
+        lambda d: ((jnp.mean(d["x"]), ({"n": jnp.float32(len(d["x"]))}, 2 * d["x"])), jnp.sum(d["x"])), data, 3
+    )
+    np.testing.assert_array_equal(out, 2 * data["x"])
+    assert (float(loss), float(metrics["n"]), float(grads)) == (5.5, 2, 22)
+
+
+def test_a_batch_that_does_not_divide_into_micro_batches_is_refused(tmp_path):
+    for accumulate, message in ((0, "accumulate must be at least 1"), (4, "of 2, the number of devices times .*=4")):
+        with pytest.raises(UserError, match=message):
+            train(tiny("first_stage", **{"train.accumulate": accumulate}), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["first_stage", "diffusion"])
+def test_remat_changes_the_loss_by_rounding_only(name):
+    fields = {"model.first_stage.mid_attention": True, "model.unet.attention_rates": (1,)}
+    results = []
+    for remat in (False, True):
+        net, params, frozen, batch = build(tiny(name, **fields, **{"train.remat": remat}), 2)
+        value_and_grad = jax.value_and_grad(lambda p: net.loss_fn(p, frozen, batch, KEY)[0])
+        assert ("checkpoint" in str(jax.make_jaxpr(value_and_grad)(params))) is remat
+        results.append(jax.jit(value_and_grad)(params))
+    np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-5)
+    assert_close(results[0][1], results[1][1], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", loop.STAGES)
+def test_bfloat16_changes_the_loss_by_rounding_only(name, tiny_lpips):
+    results = []
+    fields = {"loss.lpips_weight": 0.1, "loss.disc_weight": 0.5, "loss.align_lpips_weight": 0.1, "loss.weight_cap": 5.0}
+    fields |= {"model.first_stage.mid_attention": True}
+    for dtype in ("float32", "bfloat16"):
+        net, params, frozen, batch = build(wide(name, dtype=dtype, **fields), 2)
+        disc = net.adversary.init(KEY)["params"] if net.adversary else {}
+
+        def loss(params, disc):
+            if net.adversary:
+                return net.adversary.loss_fn(params, disc, frozen, batch, KEY)
+            return net.loss_fn(params, frozen, batch, KEY)
+
+        results.append(jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(params, disc))
+    (_, metrics), (_, of_bfloat16) = results[0][0], results[1][0]
+    for name in metrics:
+        assert of_bfloat16[name].dtype == jnp.float32
+        np.testing.assert_allclose(of_bfloat16[name], metrics[name], rtol=0.05, atol=0.01, err_msg=name)
+    exact, rounded = (optax.tree.norm(grads) for _, grads in results)
+    np.testing.assert_allclose(rounded, exact, rtol=0.1)
+    assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(results[1][1]))
+    assert not leaves_equal(results[0][1], results[1][1])
+
+
+# --- alignment ---
+
+
+def test_ddim_comes_back_from_its_inversion_the_closer_the_more_steps():
+    mean, std = 0.7, 0.6  # of the data
+
+    def eps_fn(z_t, t):  # E[eps | z_t] for z_0 ~ N(mean, std^2)
+        a = jnp.asarray(ALPHA_BAR, jnp.float32)[t][:, None, None, None]
+        return (z_t - jnp.sqrt(a) * mean) * jnp.sqrt(1 - a) / (a * std**2 + 1 - a)
+
+    z_0 = mean + std * jax.random.normal(KEY, (4, 8, 8, 2))
+    errors = []
+    for steps in (10, 50, 200):
+        z_T = diffusion.ddim_inversion(eps_fn, z_0, ALPHA_BAR, steps=steps)
+        back = diffusion.sample(eps_fn, z_T, ALPHA_BAR, steps=steps)
+        errors.append(float(jnp.linalg.norm(back - z_0) / jnp.linalg.norm(z_0)))
+    print("relative error of inversion and DDIM at 10, 50, 200 steps:", errors)
+    assert errors[0] > 3 * errors[1] > 9 * errors[2] and errors[2] < 0.02
+    start_level = ALPHA_BAR[diffusion.ddim_times(200, 1000)[-1]]  # the noise of the data itself: standard normal
+    assert float(jnp.std(z_T)) == pytest.approx(np.sqrt(start_level * std**2 + 1 - start_level), rel=0.05)
+
+
+def test_the_inversion_can_end_below_a_time():
+    z_0 = jax.random.normal(KEY, (1, 4, 4, 1))
+    z_t = diffusion.ddim_inversion(lambda z, t: jnp.zeros_like(z), z_0, ALPHA_BAR[:300], steps=3)
+    np.testing.assert_allclose(z_t, np.sqrt(ALPHA_BAR[201] / ALPHA_BAR[0]) * z_0, rtol=1e-5)  # times 1, 101, 201
+
+
+REVERSE = {"loss.align_mode": "reverse_ddim", "loss.align_steps": 3, "loss.align_t0": 600}
+
+
+def test_a_reverse_path_updates_at_every_point_and_detaches_between(tiny_lpips):
+    net, params, frozen, batch = build(wide("align", **REVERSE, **{"loss.align_lpips_weight": 0.1}), 2)
+    times = (401, 201, 1)
+    key, unet = jax.random.fold_in(KEY, 0), latent.build_nets(wide("align")).unet
+    predict, weights, losses = jax.jit(lambda w, *args: unet.apply({"params": w["unet"]}, *args)), params, []
+    value_and_grad = jax.jit(jax.value_and_grad(net.path.loss_fn, has_aux=True))
+    point = jax.jit(net.path.begin)(params, frozen, batch, key)
+    z_0 = point["z_0"]
+    for i, t in enumerate(times):
+        a = ALPHA_BAR[t]
+        eps_hat = predict(weights, point["z_t"], jnp.full(2, t), point["c"])
+        z_0_hat = (point["z_t"] - np.sqrt(1 - a) * eps_hat) / np.sqrt(a)
+        (loss, (metrics, point)), grads = value_and_grad(weights, frozen, batch, key, point, i)
+        np.testing.assert_allclose(metrics["dm"], a / (1 - a) * np.mean((z_0 - z_0_hat) ** 2), rtol=1e-3)  # Eq. 8
+        a_s = ALPHA_BAR[times[i + 1]] if i < 2 else ALPHA_BAR[0]
+        np.testing.assert_allclose(point["z_t"], np.sqrt(a_s) * z_0_hat + np.sqrt(1 - a_s) * eps_hat, atol=1e-4)
+        weights = jax.tree.map(lambda w, g: w - 0.1 * g, weights, grads)
+        losses.append(loss)
+    found, metrics = sgd_step(net, params, frozen, batch, path=net.path)
+    assert_close(found, weights, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(metrics["loss"], np.mean(losses), rtol=1e-4)
+    in_parts, _ = sgd_step(net, params, frozen, batch, path=net.path, accumulate=2)
+    assert_close(in_parts, weights, rtol=1e-4, atol=1e-5)
+
+
+def test_reverse_ddim_trains_and_resumes_bit_by_bit(tmp_path):
+    _, params, frozen, _ = build(tiny("align"))
+    checkpoint.prepare(tmp_path / "start")
+    checkpoint.write_config(tmp_path / "start", tiny("align").to_dict())
+    save_weights(tmp_path / "start" / storage.WEIGHTS, storage.merge(params, frozen))
+    trees = {}
+    for name, counts in (("whole", (2,)), ("parts", (1, 2))):
+        for steps in counts:
+            record = train(
+                tiny("align", **REVERSE, **{"init_from": str(tmp_path / "start"), "train.steps": steps}),
+                tmp_path / name,
+            )
+        assert record["step"] == 2 and {"dm", "recon", "val/psnr"} < set(record)
+        trees[name] = [storage.restore_params(tmp_path / name, ema=ema) for ema in (True, False)]
+    assert leaves_equal(trees["whole"], trees["parts"])
+    assert not leaves_equal(trees["whole"][1]["unet"], params["unet"])
+
+
+@pytest.mark.parametrize("size, perceptual_weight", [("target", 0.5), ("image", 0.0), ("latent", 0.0)])
+def test_the_alignment_loss_at_every_render_size(size, perceptual_weight, tiny_lpips):
+    fields = {
+        "loss.render_size": size,
+        "loss.align_lpips_weight": perceptual_weight,
+        "model.first_stage.ch_mult": (1, 1),
+    }
+    config = wide("align", **fields, **{"loss.weight_cap": 2.0, "loss.lambda_dm": 0.5, "loss.lambda_recon": 3.0})
+    net, params, frozen, batch = build(config, 2)
+    nets, (key_t, key) = latent.build_nets(config), jax.random.split(KEY)
+    t = jax.vmap(lambda k: jax.random.randint(k, (), 0, 1000))(stage.example_keys(key_t, batch))
+
+    @jax.jit
+    def by_hand(params):
+        out = latent.predict(nets, params, frozen, batch, key, t, train=True)
+        z = diffusion.predict_z_0(out.z_t, out.eps_hat, t, ALPHA_BAR) / frozen["scale_factor"]
+        if size == "target":
+            return out, stage.render_window(nets.first_stage, frozen["first_stage"], z, batch)
+        side = {"image": 16, "latent": 8}[size]
+        return out, stage.render_whole(nets.first_stage, frozen["first_stage"], z, side)
+
+    out, x_hat = by_hand(params)
+    x = np.array(batch["target" if size == "target" else "image"])
+    if size == "latent":
+        planes = (Image.fromarray(plane) for plane in np.moveaxis(x, 3, 1).reshape(-1, 16, 16))
+        planes = [np.asarray(plane.resize((8, 8), Image.Resampling.BICUBIC)) for plane in planes]
+        x = np.moveaxis(np.reshape(planes, (2, 3, 8, 8)), 1, 3)
+    weight = np.minimum(ALPHA_BAR[t] / (1 - ALPHA_BAR[t]), 2)
+    recon = np.mean((x_hat - x) ** 2, axis=(1, 2, 3))
+    distance = jax.jit(perceptual.lpips)(tiny_lpips, x_hat, x) if perceptual_weight else 0
+    l_recon = np.mean(weight * (recon + perceptual_weight * distance))
+    expected = 0.5 * np.mean((out.eps - out.eps_hat) ** 2) + 3 * l_recon
+    loss, metrics = jax.jit(net.loss_fn)(params, frozen, batch, KEY)
+    np.testing.assert_allclose(metrics["recon"], np.mean(weight * recon), rtol=1e-3)
+    np.testing.assert_allclose(loss, expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "name, fields, message",
+    [
+        ("first_stage", {"loss.lpips_weight": 1.0}, "lpips_net=vgg needs rendered windows of at least 16 .* got 8"),
+        ("first_stage", {"loss.lpips_weight": -1.0}, "loss.lpips_weight must be at least 0, got -1.0"),
+        ("first_stage", {"loss.disc_weight": 1.0}, "disc_layers=3 needs data.target_patch of at least 24, got 8"),
+        ("first_stage", {"loss.disc_weight": float("nan")}, "loss.disc_weight must be at least 0, got nan"),
+        ("align", {"loss.render_size": "huge"}, "render_size is one of target, image, latent, got 'huge'"),
+        ("align", REVERSE | {"loss.align_t0": 1001}, r"align_t0 lies in \[2, 1000\]"),
+        ("align", REVERSE | {"loss.align_steps": 601}, r"align_steps lies in \[1, 600\]"),
+    ],
+)
+def test_recipes_that_cannot_be_are_refused(name, fields, message, tiny_lpips):
+    with pytest.raises(UserError, match=message):
+        loop.build_stage(tiny(name, **fields))
