@@ -31,7 +31,7 @@ def get_quickstart_config(task: str, stage: str) -> ml_collections.ConfigDict:
     config.model.unet.update(
         model_channels=32, channel_mult=(1, 2, 3), num_res_blocks=1, attention_rates=(), num_groups=4
     )
-    config.model.sampling.update(steps=10, size=48)
+    config.model.sampling.update(steps=50, size=48)
     config.data.update(image_size=48, min_crop=0.5, target_min=24, target_max=96, target_patch=24)
     config.train.update(steps=1_000_000, minutes=MINUTES, batch_size=8, warmup_steps=50, ema_decay=0.999)
     config.train.update(schedule="cosine", val_every=500, checkpoint_every=500)
@@ -39,7 +39,8 @@ def get_quickstart_config(task: str, stage: str) -> ml_collections.ConfigDict:
     config.train.learning_rate = {"first_stage": 2e-3, "diffusion": 1e-3, "align": 2e-5}[stage]
     if task == "sr":
         config.model.condition.update(enabled=True, upsampling=4.0)
-        config.model.sampling.start = 0.5  # a U-Net trained for minutes has not learnt colours from noise alone
+        # trained for minutes, the U-Net has not learnt to find colours in noise
+        config.model.sampling.update(steps=10, start=0.5)
         config.data.transpose = True
         if stage != "first_stage":
             config.data.lr_size = 12
