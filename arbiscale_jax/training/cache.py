@@ -1,4 +1,4 @@
-"""Stage 2 on latents that were encoded once: the frozen E is most of the work of a small diffusion model's step.
+"""Stage 2 on latents that were encoded once: in the base configuration E is three quarters of a step's FLOPs.
 
 The cache holds data.latent_cache_views augmented examples of every training image: E's moments of the image (mean, and
 with double_z the log-variance, so that the posterior is still sampled anew each step) and, for SR, of the LR image the

@@ -23,7 +23,10 @@ from .stage import Stage
 from .state import TrainState, create_state
 from .step import make_train_step, stream
 
-MADE = (storage.CONFIG, storage.FROZEN, storage.CHECKPOINTS, reporting.METRICS, overview.OVERVIEW)  # before any step
+MADE = (  # by a run before its first step is done
+    *(storage.CONFIG, storage.FROZEN, storage.CHECKPOINTS, overview.OVERVIEW, overview.PROFILE),
+    *(reporting.METRICS, reporting.TENSORBOARD),
+)
 STAGES = {"first_stage": first_stage.make_stage, "diffusion": diffusion.make_stage, "align": align.make_stage}
 
 

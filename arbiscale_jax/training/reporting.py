@@ -69,8 +69,9 @@ def recorder(run_dir: Path, first_step: int, *, tensorboard: bool, quiet: bool =
             if picture is not None:
                 _save_picture(run_dir / SAMPLES / f"step_{record['step']:07d}.png", picture)
             if events is not None:
-                for name in record.keys() - {"step", "time"}:
-                    events.add_scalar(name, record[name], record["step"])
+                for name, value in record.items():
+                    if name not in ("step", "time"):
+                        events.add_scalar(name, value, record["step"])
                 if picture is not None:
                     events.add_image("samples", picture, record["step"], dataformats="HWC")
                 events.flush()
