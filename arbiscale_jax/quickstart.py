@@ -40,7 +40,7 @@ def get_quickstart_config(task: str, stage: str) -> ml_collections.ConfigDict:
     if task == "sr":
         config.model.condition.update(enabled=True, upsampling=4.0)
         # trained for minutes, the U-Net has not learnt to find colours in noise
-        config.model.sampling.update(steps=10, start=0.5)
+        config.model.sampling.update(steps=5, start=0.3)
         config.data.transpose = True
         if stage != "first_stage":
             config.data.lr_size = 12
