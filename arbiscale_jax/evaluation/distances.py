@@ -1,4 +1,4 @@
-"""Distances between two sets of images, given as features [n, d]: Frechet, kernel (MMD), precision and recall."""
+"""Distances between two sets of images, given as features [n, d]: Fréchet, kernel (MMD), precision and recall."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-KID_SUBSETS, KID_SIZE = 100, 1000  # Binkowski et al. 2018
-NEIGHBORS = 3  # Kynkaanniemi et al. 2019
+KID_SUBSETS, KID_SIZE = 100, 1000  # Bińkowski et al. 2018
+NEIGHBORS = 3  # Kynkäänniemi et al. 2019
 _BLOCK = 1024  # rows of a distance matrix held at once
 
 
@@ -43,7 +43,7 @@ def _join(a: Moments, b: Moments) -> Moments:
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
-    """Frechet distance of two Gaussians: |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)) (Heusel et al. 2017).
+    """Fréchet distance of two Gaussians: |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)) (Heusel et al. 2017).
 
     The trace of the root is the sum of the roots of the eigenvalues of C_a^(1/2) C_b C_a^(1/2), which is symmetric:
     exact for singular covariances too (fewer images than features), without an added offset.
@@ -58,7 +58,7 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 def kernel_distance(
     a: np.ndarray, b: np.ndarray, subsets: int = KID_SUBSETS, size: int = KID_SIZE, seed: int = 0
 ) -> tuple[float, float]:
-    """Kernel distance (KID, Binkowski et al. 2018): unbiased MMD^2 with the kernel (x.y / d + 1)^3.
+    """Kernel distance (KID, Bińkowski et al. 2018): unbiased MMD^2 with the kernel (x.y / d + 1)^3.
 
     Args: a, b, features [n, d]; `subsets` pairs of random subsets of `size` (all, once, where the sets are no larger).
     Returns: the mean over subsets and their standard deviation (0 for one).
@@ -83,10 +83,11 @@ def _mmd2(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def precision_recall(real: np.ndarray, fake: np.ndarray, neighbors: int = NEIGHBORS) -> tuple[float, float]:
-    """Precision and recall by k-nearest-neighbour manifolds (Kynkaanniemi et al. 2019).
+    """Precision and recall by k-nearest-neighbour manifolds (Kynkäänniemi et al. 2019).
 
-    A set's manifold is the union of balls around its features [n, d] that reach each one's k-th nearest other. Precision
-    is the share of fakes within the real manifold, recall that of reals within the fakes'.
+    A set's manifold is the union of balls around its features [n, d], each reaching the k-th nearest other one.
+
+    Returns: the share of fakes within the manifold of the reals, and of reals within that of the fakes.
     """
     center = real.mean(axis=0, dtype=np.float64).astype(np.float32)  # float32 distances lose least near the origin
     real, fake = (np.asarray(x, np.float32) - center for x in (real, fake))

@@ -22,7 +22,7 @@ class Extractor(NamedTuple):
     """A network with what its distances may be called: only the Inception's are FID and KID."""
 
     name: str
-    frechet: str  # name of the Frechet distance over these features
+    frechet: str  # name of the Fréchet distance over these features
     kernel: str
     dim: int
     about: str

@@ -24,14 +24,6 @@ from .features import Extractor
 from .protocols import fit
 from .self_ssim import self_ssim
 
-METRICS = {
-    "fd": "Frechet distance: FID with --features=inception, else FD-VGG",
-    "kd": "kernel distance: KID with --features=inception, else KD-VGG",
-    "precision": "share of generated images within the manifold of real ones (3 nearest neighbours)",
-    "recall": "share of real images within the manifold of generated ones",
-    "selfssim": "SelfSSIM: agreement of one latent's renders at the sizes",
-    "speed": "seconds and memory an image",
-}
 SELF_SSIM_IMAGES = 5000  # as in the paper's Table 1
 SHARD = 256
 _SELF_SSIM = "self_ssim"  # key in a shard
@@ -88,6 +80,7 @@ def read_shards(paths: Sequence[Path], key: str, num: int | None = None) -> Iter
 
 def real_features(
     source: Source,
+    stamp: list,
     num: int,
     sizes: Sequence[Size],
     extractor: Extractor,
@@ -97,7 +90,10 @@ def real_features(
 ) -> list[Path]:
     """Writes shards of features of `num` images, a fixed random choice where the source has more.
 
-    For each size an image's largest central window of that aspect ratio is resized to it (antialiased bicubic).
+    For each size an image's largest central window of that aspect ratio is resized to it (antialiased bicubic). Images
+    that cannot be read are left out.
+
+    Args: stamp, of `source_stamp`.
     """
     order = np.random.default_rng(0).permutation(len(source))
 
@@ -111,8 +107,7 @@ def real_features(
                 found[size_name(size)] = np.concatenate([found[size_name(size)], rows])
         return found
 
-    about = [repr(source), [_stamp(source, i) for i in range(len(source))]]
-    return write_shards(_shard_folder(folder, "real", about, sizes, extractor), num, compute, advance)
+    return write_shards(_shard_folder(folder, "real", stamp, sizes, extractor), num, compute, advance)
 
 
 def generated_features(
@@ -206,13 +201,17 @@ def model_stamp(model: Model) -> list:
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(model.params):
         digest.update(np.asarray(leaf).tobytes())
-    return [json.dumps(model.config, sort_keys=True, default=lambda x: x.to_dict()), model.scale_factor, digest.hexdigest()]
+    config = json.dumps(model.config, sort_keys=True, default=lambda x: x.to_dict())
+    return [config, model.scale_factor, digest.hexdigest()]
 
 
-def _stamp(source: Source, index: int) -> list:
-    """Identifies an image: its name and, of a file, size and time."""
-    path = source.path(index)
-    return [source.name(index), *((path.stat().st_size, path.stat().st_mtime_ns) if path and path.is_file() else ())]
+def source_stamp(source: Source, root: Path | None) -> list:
+    """Identifies images: their names and, of files below `root`, sizes and times."""
+    names = [source.name(i) for i in range(len(source))]
+    if root is None:
+        return names
+    stats = [(root / name).stat() for name in names]
+    return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in zip(names, stats)]
 
 
 def _shard_folder(folder: Path, kind: str, about: list, sizes: Sequence[Size], extractor: Extractor | None) -> Path:

@@ -10,23 +10,12 @@ import numpy as np
 
 from arbiscale_jax import perceptual
 from arbiscale_jax.errors import UserError
-from arbiscale_jax.inference import to_floats
+from arbiscale_jax.inference import Model, to_floats
 
 from . import distortion
 from .protocols import INTERPOLATIONS, Pair, resize
 
-METRICS = {
-    "psnr": "PSNR in dB over RGB",
-    "ssim": "SSIM, mean over RGB",
-    "psnr_y": "PSNR in dB of BT.601's Y",
-    "ssim_y": "SSIM of BT.601's Y",
-    "lpips": "LPIPS (AlexNet)",
-    "lpips_vgg": "LPIPS (VGG-16)",
-    "lr_psnr": "LR-consistency: PSNR in dB of the reduced output against the input",
-    "color": "mean colour error, of 255: mean |difference| of the three channels' means; color_r, _g, _b signed",
-    "diversity": "mean LPIPS (AlexNet) between the samples of an input, --samples of them",
-}
-BETTER = {"psnr": 1, "ssim": 1, "psnr_y": 1, "ssim_y": 1, "lr_psnr": 1, "diversity": 1}  # other metrics: lower
+_LPIPS_NET = {"lpips": "alex", "lpips_vgg": "vgg", "diversity": "alex"}
 
 
 class Method(NamedTuple):
@@ -35,6 +24,7 @@ class Method(NamedTuple):
     name: str
     sample: Callable[[np.ndarray], Any]  # lr uint8 [h, w, 3] -> anything
     render: Callable[[Any, tuple[int, int]], np.ndarray]  # (that, size) -> uint8 [n, H, W, 3]
+    model: Model | None = None  # None: an interpolation
 
 
 def interpolation(name: str) -> Method:
@@ -48,20 +38,16 @@ def from_model(name: str, model, samples: int = 1, seed: int = 0, **sampling) ->
 
     Args: samples, answers an input; sampling, steps, sampler and eta of Model.sample.
     """
-    return Method(name, partial(model.upscale_latent, samples=samples, seed=seed, **sampling), model.render)
+    return Method(name, partial(model.upscale_latent, samples=samples, seed=seed, **sampling), model.render, model)
 
 
 def make_metrics(names: Sequence[str]) -> Callable[[np.ndarray, Pair, int], dict[str, float]]:
-    """Loads what the metrics need and returns measure(outputs uint8 [n, H, W, 3], pair, border) -> name: value.
+    """Loads what metrics of names.UPSCALE need (speed aside) and returns measure(outputs uint8 [n, H, W, 3], pair, border) -> name: value.
 
     Values are means over the n outputs. PSNR and SSIM leave `border` pixels a side out, other metrics nothing.
-    Raises: UserError for an unknown metric, or a missing package.
+    Raises: UserError if a package is missing.
     """
-    for name in names:
-        if name not in METRICS:
-            raise UserError(f"There is no metric {name!r} of upscaling; known are {', '.join(METRICS)}.")
-    wanted = {"lpips": "alex", "lpips_vgg": "vgg", "diversity": "alex"}
-    nets = {net: perceptual.load_lpips(net) for net in sorted({wanted[name] for name in names if name in wanted})}
+    nets = {net: perceptual.load_lpips(net) for net in sorted({_LPIPS_NET[x] for x in names if x in _LPIPS_NET})}
     jitted = jax.jit(perceptual.lpips)
 
     def distance(net, a, b):
@@ -76,7 +62,7 @@ def make_metrics(names: Sequence[str]) -> Callable[[np.ndarray, Pair, int], dict
             elif name in ("psnr_y", "ssim_y"):
                 found[name] = getattr(distortion, name[:4])(distortion.luma(a), distortion.luma(b))
             elif name in ("lpips", "lpips_vgg"):
-                found[name] = distance(wanted[name], output, pair.truth)
+                found[name] = distance(_LPIPS_NET[name], output, pair.truth)
             elif name == "lr_psnr":
                 found[name] = distortion.lr_psnr(output, pair.lr)
             elif name == "color":
@@ -104,14 +90,17 @@ def evaluate(
     on_outputs: Callable[[str, Pair, dict[str, np.ndarray]], None] | None = None,
     advance: Callable[[str], None] = lambda text: None,
 ) -> list[dict]:
-    """Runs every method on every case.
+    """Runs every method on every case, after a look at the sizes, since models are slow.
 
     Args: cases, (image name, its pairs); measure, of `make_metrics`; border, default distortion.default_border;
       on_outputs, called with the image's name, a pair and each method's first output; advance, called after each.
     Returns: records of image, method, scale and the metrics.
+    Raises: UserError if an image is too small for SSIM or LPIPS.
     """
     records = []
     for image, pairs in cases:
+        for pair in pairs:
+            _check(image, pair, border)
         states = {}  # method name: (lr, what its sample returned); scales may share an input
         for pair in pairs:
             outputs = {}
@@ -119,11 +108,26 @@ def evaluate(
                 if states.get(method.name, (None,))[0] is not pair.lr:
                     states[method.name] = (pair.lr, method.sample(pair.lr))
                 found = method.render(states[method.name][1], pair.truth.shape[:2])
-                cut = distortion.default_border(pair.scale) if border is None else border
                 record = {"image": image, "method": method.name, "scale": pair.scale}
-                records.append(record | measure(found, pair, cut))
+                records.append(record | measure(found, pair, border_of(pair.scale, border)))
                 outputs[method.name] = found[0]
                 advance(f"{image} x{pair.scale:g} {method.name}")
             if on_outputs:
                 on_outputs(image, pair, outputs)
     return records
+
+
+def border_of(scale: float, border: int | None) -> int:
+    """Pixels cut off each side at this scale, where `border` is the user's choice or None."""
+    return distortion.default_border(scale) if border is None else border
+
+
+def _check(image: str, pair: Pair, border: int | None) -> None:
+    height, width, _ = pair.truth.shape
+    cut, needed = border_of(pair.scale, border), max(distortion.SSIM_WINDOW, *perceptual.MIN_SIDE.values())
+    if min(height, width) < needed or min(height, width) - 2 * cut < distortion.SSIM_WINDOW:
+        raise UserError(
+            f"{image} at scale {pair.scale:g} has a truth of {height} x {width} pixels, too few for SSIM and LPIPS with "
+            f"a border of {cut}: they need {needed} a side, and {distortion.SSIM_WINDOW} within the border; leave the "
+            "scale out or give larger images."
+        )

@@ -10,7 +10,9 @@ from .model import Model
 from .render import TILES, render_tiles, to_integers
 
 
-def sample_numbers(model: Model, numbers: Sequence[int], *, seed=0, steps=None, sampler=None, eta=None, put=lambda x: x):
+def sample_numbers(
+    model: Model, numbers: Sequence[int], *, seed=0, steps=None, sampler=None, eta=None, put=lambda x: x
+):
     """Samples the latents with these numbers together -> [n, h, w, c].
 
     Number i is `model.generate_latent`'s latent i up to rounding, whatever the batch.
