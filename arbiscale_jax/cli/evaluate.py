@@ -6,6 +6,7 @@ from absl import flags
 
 from arbiscale_jax.cli import files, program
 from arbiscale_jax.errors import UserError
+from arbiscale_jax.evaluation import names
 
 USAGE = """
 Measure how good upscaling or generation is.
@@ -53,17 +54,25 @@ def main(argv: list[str], prog: str = "arbiscale eval") -> None:
     opts["output"] = Path(opts["output"])
     files.check_output_folder(opts["output"], 10**7)
 
+    opts["metrics"] = _metrics(opts["metrics"], task)
+
     program.start_jax()
     if task == "upscale":
         from arbiscale_jax.cli import evaluate_upscale as run
     else:
         from arbiscale_jax.cli import evaluate_generate as run
-    opts["metrics"] = _parts(opts["metrics"] or run.DEFAULT_METRICS)
-    for name in opts["metrics"]:
-        if name not in run.METRICS:
-            hint = program.closest(name, list(run.METRICS))
-            raise UserError(f"There is no metric {name} of {task}{hint}; known are {', '.join(run.METRICS)}.")
     run.main(opts)
+
+
+def _metrics(text: str | None, task: str) -> list[str]:
+    """Raises: UserError for a metric that the task has not."""
+    known = names.METRICS[task]
+    found = _parts(text or names.DEFAULT[task])
+    for name in found:
+        if name not in known:
+            hint = program.closest(name, list(known))
+            raise UserError(f"There is no metric {name} of {task}{hint}; known are {', '.join(known)}.")
+    return list(dict.fromkeys(found))
 
 
 def _define_flags() -> flags.FlagValues:
@@ -73,13 +82,7 @@ def _define_flags() -> flags.FlagValues:
     help_ = "Images to measure with: a folder (searched recursively), or the name of a data source: embedded."
     flags.DEFINE_string("data", None, help_, flag_values=f)
     flags.DEFINE_enum("split", "all", ["all", "train", "val"], "Which images of --data.", flag_values=f)
-    flags.DEFINE_string(
-        "metrics",
-        None,
-        "Names between commas; see below. Default: all that need no sampling twice "
-        "for upscale (psnr,ssim,lpips), all for generate.",
-        flag_values=f,
-    )
+    flags.DEFINE_string("metrics", None, "What to compute, between commas; see below.", flag_values=f)
     flags.DEFINE_string("output", "out/eval", "Folder for the results.", flag_values=f)
     flags.DEFINE_integer("seed", 0, "Seed of the noise.", lower_bound=0, upper_bound=2**32 - 1, flag_values=f)
     flags.DEFINE_integer("steps", None, "Denoising steps; default: the model's.", lower_bound=1, flag_values=f)
@@ -110,12 +113,11 @@ def _define_flags() -> flags.FlagValues:
 
 
 def _metrics_help() -> str:
-    from arbiscale_jax.evaluation import names
-
-    def lines(task, metrics):
-        return f"Metrics of {task}:\n" + "".join(f"  {name}: {text}\n" for name, text in metrics.items())
-
-    return lines("upscale", names.UPSCALE) + lines("generate", names.GENERATE)
+    text = ""
+    for task, metrics in names.METRICS.items():
+        text += f"Metrics of {task} (default: {names.DEFAULT[task]}):\n"
+        text += "".join(f"  {name}: {about}\n" for name, about in metrics.items())
+    return text
 
 
 def _parts(text: str | None) -> list[str]:

@@ -8,12 +8,10 @@ import arbiscale_jax
 from arbiscale_jax.cli import evaluation_files, files, sizes
 from arbiscale_jax.cli.sample import progress
 from arbiscale_jax.errors import UserError
-from arbiscale_jax.evaluation import features, generation, names, pictures, protocols, report, speed
+from arbiscale_jax.evaluation import features, generation, pictures, protocols, report, speed
 from arbiscale_jax.inference import batch
 from arbiscale_jax.training.mesh import make_mesh
 
-METRICS = names.GENERATE
-DEFAULT_METRICS = "fd,kd,precision,recall,selfssim"
 GRID_IMAGES = 6  # rows of the grid over sizes
 _OF_REAL = {"fd", "kd", "precision", "recall"}  # metrics that need real images
 
@@ -23,6 +21,8 @@ def main(opts: dict) -> None:
     metrics = opts["metrics"]
     if bool(_OF_REAL & set(metrics)) and not opts["data"]:
         raise UserError("Give --data, the real images to compare with; without it, --metrics=selfssim,speed.")
+    if opts["data"]:
+        source, root = evaluation_files.open_source(opts)
     models = _models(opts["model"])
     side = next(iter(models.values())).config["sampling"]["size"]
     shape = sizes.parse_sizes(opts["sizes"], "--sizes") if opts["sizes"] else [(side, side)]
@@ -40,7 +40,6 @@ def main(opts: dict) -> None:
     extractor, real, num, folder = None, [], opts["num"] or 0, opts["output"] / "features"
     if _OF_REAL & set(metrics):
         extractor = features.make_extractor(opts["features"], mesh, opts["inception-weights"])
-        source, root = evaluation_files.open_source(opts)
         asked = min(num or len(source), len(source))
         stamp = generation.source_stamp(source, root)
         with progress(asked) as advance:
@@ -162,8 +161,8 @@ def _notes(opts: dict, num: int, extractor) -> list[str]:
         )
     if num <= extractor.dim:
         notes.append(
-            f"{num} images for {extractor.dim} features: {extractor.frechet} is biased upwards; compare only figures of "
-            f"the same number of images."
+            f"{num} images for {extractor.dim} features: {extractor.frechet} is biased upwards; compare only figures "
+            "of the same number of images."
         )
     if num > generation.distances.KID_SIZE and "kd" in opts["metrics"]:
         notes.append(f"{extractor.kernel}: mean ± standard deviation over 100 random subsets of 1000 images.")

@@ -6,9 +6,7 @@ import arbiscale_jax
 from arbiscale_jax.cli import evaluation_files, files, sizes
 from arbiscale_jax.cli.sample import progress
 from arbiscale_jax.errors import UserError
-from arbiscale_jax.evaluation import names, pictures, protocols, speed, statistics, super_resolution
-
-METRICS, DEFAULT_METRICS = names.UPSCALE, "psnr,ssim,lpips"
+from arbiscale_jax.evaluation import pictures, protocols, speed, statistics, super_resolution
 
 
 def main(opts: dict) -> None:
@@ -123,8 +121,8 @@ def _notes(opts: dict, num: int, skipped: list[str]) -> list[str]:
         notes.append(f"Larger images were cut to their central {opts['max-side']} pixels a side.")
     if opts["protocol"] == "fixed_hr":
         notes.append(
-            "fixed_hr: LR sides are floor(side / s); the truth is the image's top left round(s * LR side), the LR image "
-            "its reduction (Pillow's antialiased bicubic)."
+            "fixed_hr: LR sides are floor(side / s); the truth is the image's top left round(s * LR side), the LR "
+            "image its reduction (Pillow's antialiased bicubic)."
         )
     else:
         side = opts["lr-size"]

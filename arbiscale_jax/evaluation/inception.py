@@ -2,7 +2,7 @@
 
 The network of the TensorFlow graph inception-2015-12-05 (Szegedy et al. 2015; Heusel et al. 2017), whose weights
 pytorch-fid converted. It differs from torchvision's: average pooling leaves padding out of the count, and the last
-block pools by maximum. Images are resized to 299 as that graph did: bilinear, corners aligned at 0, without antialiasing.
+block pools by maximum. Images are resized to 299 as that graph did: bilinear, from the corner, without antialiasing.
 """
 
 import hashlib

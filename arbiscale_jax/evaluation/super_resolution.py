@@ -42,9 +42,10 @@ def from_model(name: str, model, samples: int = 1, seed: int = 0, **sampling) ->
 
 
 def make_metrics(names: Sequence[str]) -> Callable[[np.ndarray, Pair, int], dict[str, float]]:
-    """Loads what metrics of names.UPSCALE need (speed aside) and returns measure(outputs uint8 [n, H, W, 3], pair, border) -> name: value.
+    """Loads what metrics of names.UPSCALE need (all but speed).
 
-    Values are means over the n outputs. PSNR and SSIM leave `border` pixels a side out, other metrics nothing.
+    Returns: measure, (outputs uint8 [n, H, W, 3], pair, border) -> {name: value}. Values are means over the n outputs;
+      PSNR and SSIM leave `border` pixels a side out, other metrics nothing.
     Raises: UserError if a package is missing.
     """
     nets = {net: perceptual.load_lpips(net) for net in sorted({_LPIPS_NET[x] for x in names if x in _LPIPS_NET})}
@@ -127,7 +128,7 @@ def _check(image: str, pair: Pair, border: int | None) -> None:
     cut, needed = border_of(pair.scale, border), max(distortion.SSIM_WINDOW, *perceptual.MIN_SIDE.values())
     if min(height, width) < needed or min(height, width) - 2 * cut < distortion.SSIM_WINDOW:
         raise UserError(
-            f"{image} at scale {pair.scale:g} has a truth of {height} x {width} pixels, too few for SSIM and LPIPS with "
-            f"a border of {cut}: they need {needed} a side, and {distortion.SSIM_WINDOW} within the border; leave the "
-            "scale out or give larger images."
+            f"{image} at scale {pair.scale:g} has a truth of {height} x {width} pixels, too few for SSIM and LPIPS "
+            f"with a border of {cut}: they need {needed} a side, and {distortion.SSIM_WINDOW} within the border; leave "
+            "the scale out or give larger images."
         )
