@@ -113,7 +113,7 @@ def _timings(methods, first: dict, opts: dict) -> list[dict]:
 
 def _notes(opts: dict, num: int, skipped: list[str]) -> list[str]:
     """States what the figures depend on."""
-    border = "the scale, rounded up," if opts["border"] is None else str(opts["border"])
+    border = "ceil(s)" if opts["border"] is None else str(opts["border"])
     notes = [f"{num} images of {opts['data']} (split {opts['split']})."]
     if skipped:
         notes.append(f"{len(skipped)} images could not be read and were left out: {', '.join(skipped)}.")

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 from .protocols import Pair, resize
 
 CELL, GAP, LABEL = 288, 6, 20  # pixels: a cell's side, between cells, of a line of text
-ZOOM = 4  # the zoomed crop is about this much smaller than the picture, and at most CELL / 2 pixels
+ZOOM = 4  # the zoomed crop is at most so much smaller than the picture
 _INK, _PAPER, _MARK = (20, 20, 20), (255, 255, 255), (230, 30, 30)
 _COLORS = ((31, 119, 180), (214, 39, 40), (44, 160, 44), (148, 103, 189), (255, 127, 14), (23, 190, 207))
 
@@ -32,14 +32,15 @@ def sheet_row(name: str, pair: Pair, outputs: Mapping[str, np.ndarray]) -> np.nd
     The input is enlarged by repeating pixels; the crop, marked red, is the most detailed one of the truth.
     """
     height, width = pair.truth.shape[:2]
-    side = max(4, min(max(height, width) // ZOOM, CELL // 2, height, width))
+    times = max(2, -(-CELL * ZOOM // max(height, width)), -(-CELL // min(height, width)))  # whole: even pixels
+    side = CELL // times
     top, left = detailed_window(pair.truth, side)
     shown = {"input": resize(pair.lr, (height, width), "nearest"), **outputs, "truth": pair.truth}
     h, w = _within(pair.truth.shape[:2], CELL)
     canvas = Image.new("RGB", (len(shown) * (CELL + GAP) + GAP, 2 * LABEL + h + GAP + CELL + GAP), _PAPER)
     draw = ImageDraw.Draw(canvas)
-    low, scale = pair.lr.shape, f"x{pair.scale:g}"
-    about = f"{name}: {low[0]} x {low[1]} {scale} to {height} x {width}; below: {side} x {side} of it, enlarged"
+    low = pair.lr.shape
+    about = f"{name}: scale {pair.scale:g}, {low[0]} x {low[1]} to {height} x {width}; below {side} x {side} of it"
     _text(draw, (GAP, 2), about, canvas.width - 2 * GAP)
     for i, (label, image) in enumerate(shown.items()):
         x, y = GAP + i * (CELL + GAP), 2 * LABEL
@@ -49,7 +50,7 @@ def sheet_row(name: str, pair: Pair, outputs: Mapping[str, np.ndarray]) -> np.nd
         ratio = h / height
         box = (x + left * ratio, y + top * ratio, x + (left + side) * ratio - 1, y + (top + side) * ratio - 1)
         draw.rectangle(box, outline=_MARK, width=2)
-        zoomed = resize(image[top : top + side, left : left + side], (CELL, CELL), "nearest")
+        zoomed = image[top : top + side, left : left + side].repeat(times, axis=0).repeat(times, axis=1)
         canvas.paste(Image.fromarray(zoomed), (x, y + h + GAP))
     return np.asarray(canvas)
 
