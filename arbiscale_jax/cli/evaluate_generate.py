@@ -9,7 +9,6 @@ from arbiscale_jax.cli import evaluation_files, files, sizes
 from arbiscale_jax.cli.sample import progress
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.evaluation import features, generation, pictures, protocols, report, speed
-from arbiscale_jax.inference import batch
 from arbiscale_jax.training.mesh import make_mesh
 
 GRID_IMAGES = 6  # rows of the grid over sizes
@@ -53,11 +52,12 @@ def main(opts: dict) -> None:
 
     rows, matrices, timings = [], {}, []
     for label, model in models.items():
+        spread = generation.spread(model, mesh)
         if real or with_self_ssim:
             with progress(num) as advance:
                 advance(0, f"{label}: generating")
                 found = generation.generated_features(
-                    model,
+                    spread,
                     num,
                     shape,
                     extractor,
@@ -75,7 +75,9 @@ def main(opts: dict) -> None:
             matrices[label] = generation.self_ssim_matrix(found, num)
         if "speed" in metrics:
             timings += [{"method": label, **row} for row in speed.measure_model(model, None, shape, **options)]
-        _write_grid(opts["output"], label, model, shape, min(num, GRID_IMAGES), options)
+        renders = generation.generated_batch(spread, 0, batch_size, shape, mesh, **options)
+        grid = pictures.size_grid([images[:GRID_IMAGES] for images in renders], label)
+        files.write_image(opts["output"] / f"grid_{Path(label).name}.png", grid)
     _write_curves(opts["output"], shape, rows, matrices, extractor)
     tables = {"Against real images": rows}
     for label, (mean, error, n) in matrices.items():
@@ -103,13 +105,6 @@ def _models(given: list[str]) -> dict:
         if model.config["condition"]["enabled"] or "unet" not in model.params:
             raise UserError(f"--model={name} does not generate; give an unconditional model with its U-Net.")
     return models
-
-
-def _write_grid(output: Path, label: str, model, shape, num: int, options: dict) -> None:
-    """Writes the first latents at every size."""
-    decoded = batch.decode_features(model, batch.sample_numbers(model, range(num), **options))
-    renders = [batch.render_features(model, decoded, size) for size in shape]
-    files.write_image(output / f"grid_{Path(label).name}.png", pictures.size_grid(renders, label))
 
 
 def _write_curves(output: Path, shape, rows: list[dict], matrices: dict, extractor) -> None:

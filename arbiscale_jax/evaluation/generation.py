@@ -110,6 +110,24 @@ def real_features(
     return write_shards(_shard_folder(folder, "real", stamp, sizes, extractor), num, compute, advance)
 
 
+def spread(model: Model, mesh: Mesh) -> Model:
+    """Returns the model with its weights on every device of the mesh, for `generated_batch`."""
+    return Model(model.config, replicate(model.params, mesh), model.scale_factor)
+
+
+def generated_batch(
+    model: Model, start: int, batch_size: int, sizes: Sequence[Size], mesh: Mesh, **sampling
+) -> list[np.ndarray]:
+    """Renders the latents start .. start + batch_size - 1 at each size: uint8 [batch_size, H, W, 3] each.
+
+    Args: model, of `spread`; sampling, seed, steps, sampler, eta. Latent i is that of `model.generate`, up to rounding.
+    """
+    numbers = range(start, start + batch_size)
+    z = batch.sample_numbers(model, numbers, put=lambda z_T: shard_batch({"z": z_T}, mesh)["z"], **sampling)
+    features = batch.decode_features(model, z)
+    return [batch.render_features(model, features, size) for size in sizes]
+
+
 def generated_features(
     model: Model,
     num: int,
@@ -125,22 +143,15 @@ def generated_features(
 ) -> list[Path]:
     """Writes shards of features, and SelfSSIM matrices of the first SELF_SSIM_IMAGES, of generated images.
 
-    Args: extractor, None for SelfSSIM alone; batch_size, images at once, spread over the mesh; sampling, seed, steps,
-      sampler, eta. Image i is that of the i-th latent of `model.generate`, rendered at each size.
+    Args: model, of `spread`; extractor, None for SelfSSIM alone; batch_size, images at once; sampling, as in
+      `generated_batch`.
     """
-    spread = Model(model.config, replicate(model.params, mesh), model.scale_factor)
-
-    def put(z_T):
-        return shard_batch({"z": z_T}, mesh)["z"]
 
     def compute(numbers):
         found = {}
         for start in range(numbers.start, numbers.stop, batch_size):
             some = range(start, min(start + batch_size, numbers.stop))
-            padded = range(start, start + batch_size)  # one shape, one program
-            z = batch.sample_numbers(spread, padded, put=put, **sampling)
-            features = batch.decode_features(spread, z)
-            renders = [batch.render_features(spread, features, size) for size in sizes]
+            renders = generated_batch(model, start, batch_size, sizes, mesh, **sampling)  # whole: one program
             for size, images in zip(sizes, renders):
                 if extractor:
                     found.setdefault(size_name(size), []).append(extractor.apply(images)[: len(some)])

@@ -81,12 +81,13 @@ def print_table(title: str, rows: Sequence[Mapping]) -> None:
     from rich.table import Table
 
     header, body = cells(rows)
-    table = Table(title=title, title_justify="left")
+    table = Table()
     for name in header:
         table.add_column(name, justify="left" if name in ("method", "size") else "right", no_wrap=True)
     for line in body:
         table.add_row(*line)
     console = Console()
     needed = console.measure(table, options=console.options.update(width=10_000)).maximum
-    console.width = max(console.width, needed, len(title))
+    console.width = max(console.width, needed)
+    print(f"\n{title}")
     console.print(table)
