@@ -9,6 +9,7 @@ from arbiscale_jax.cli import evaluation_files, files, sizes
 from arbiscale_jax.cli.sample import progress
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.evaluation import features, generation, pictures, protocols, report, speed
+from arbiscale_jax.evaluation.distortion import SSIM_WINDOW
 from arbiscale_jax.training.mesh import make_mesh
 
 GRID_IMAGES = 6  # rows of the grid over sizes
@@ -18,36 +19,26 @@ _OF_REAL = {"fd", "kd", "precision", "recall"}  # metrics that need real images
 def main(opts: dict) -> None:
     """Generates images with every model, measures them at every size, and writes tables, grids and curves."""
     metrics = opts["metrics"]
-    if bool(_OF_REAL & set(metrics)) and not opts["data"]:
+    needs_real = bool(_OF_REAL & set(metrics))
+    if needs_real and not opts["data"]:
         raise UserError("Give --data, the real images to compare with; without it, --metrics=selfssim,speed.")
-    if opts["data"]:
-        source, root = evaluation_files.open_source(opts)
+    source, root = evaluation_files.open_source(opts) if opts["data"] else (None, None)
     models = _models(opts["model"])
-    side = next(iter(models.values())).config["sampling"]["size"]
-    shape = sizes.parse_sizes(opts["sizes"], "--sizes") if opts["sizes"] else [(side, side)]
-    for size in shape:
-        sizes.check_output(size, sizes.MAX_OUTPUT_PIXELS)
-    if len(set(shape)) < len(shape):
-        raise UserError(f"--sizes={opts['sizes']} names a size twice; give each once.")
+    shape = _sizes(opts, next(iter(models.values())))
     with_self_ssim = "selfssim" in metrics and len(shape) > 1
-    if with_self_ssim and min(min(size) for size in shape) < 11:
-        raise UserError(f"--sizes={opts['sizes']}: SelfSSIM needs sizes of at least 11 pixels a side; leave it out.")
-    if metrics == ["selfssim"] and not with_self_ssim:
-        raise UserError("SelfSSIM compares sizes; give --sizes=128,160,192 or others, two at least.")
     mesh = make_mesh()
     batch_size = -(-opts["batch-size"] // mesh.size) * mesh.size
-    extractor, real, num, folder = None, [], opts["num"] or 0, opts["output"] / "features"
-    if _OF_REAL & set(metrics):
+    extractor, real, num = None, [], opts["num"] or generation.SELF_SSIM_IMAGES
+    shared = dict(sizes=shape, batch_size=batch_size, folder=opts["output"] / "features")
+    if needs_real:
         extractor = features.make_extractor(opts["features"], mesh, opts["inception-weights"])
-        asked = min(num or len(source), len(source))
-        stamp = generation.source_stamp(source, root)
+        stamp, asked = generation.source_stamp(source, root), min(opts["num"] or len(source), len(source))
         with progress(asked) as advance:
             advance(0, "real images")
-            real = generation.real_features(source, stamp, asked, shape, extractor, batch_size, folder, advance)
+            real = generation.real_features(source, stamp, asked, extractor=extractor, advance=advance, **shared)
         num = generation.count_rows(real, generation.size_name(shape[0]))
         if num < 2:
             raise UserError(f"--data={opts['data']} holds {num} images that can be read; distances need two at least.")
-    num = num or generation.SELF_SSIM_IMAGES
     options = dict(seed=opts["seed"], **evaluation_files.sampling(opts))
 
     rows, matrices, timings = [], {}, []
@@ -56,18 +47,8 @@ def main(opts: dict) -> None:
         if real or with_self_ssim:
             with progress(num) as advance:
                 advance(0, f"{label}: generating")
-                found = generation.generated_features(
-                    spread,
-                    num,
-                    shape,
-                    extractor,
-                    batch_size,
-                    mesh,
-                    folder,
-                    advance,
-                    with_self_ssim=with_self_ssim,
-                    **options,
-                )
+                wanted = dict(extractor=extractor, with_self_ssim=with_self_ssim, advance=advance)
+                found = generation.generated_features(spread, num, mesh=mesh, **wanted, **shared, **options)
         if real:
             measured = generation.measure(real, found, num, shape, extractor, metrics)
             rows += [{"method": label, **row} for row in measured]
@@ -77,21 +58,41 @@ def main(opts: dict) -> None:
             timings += [{"method": label, **row} for row in speed.measure_model(model, None, shape, **options)]
         renders = generation.generated_batch(spread, 0, batch_size, shape, mesh, **options)
         grid = pictures.size_grid([images[:GRID_IMAGES] for images in renders], label)
-        files.write_image(opts["output"] / f"grid_{Path(label).name}.png", grid)
+        files.write_image(opts["output"] / f"grid_{label.strip('/').replace('/', '_')}.png", grid)
     _write_curves(opts["output"], shape, rows, matrices, extractor)
+    _write_tables(opts, models, shape, rows, matrices, timings, _notes(opts, num, extractor, with_self_ssim))
+
+
+def _sizes(opts: dict, model) -> list[generation.Size]:
+    """Raises: UserError for sizes that cannot be measured."""
+    side = model.config["sampling"]["size"]
+    shape = sizes.parse_sizes(opts["sizes"], "--sizes") if opts["sizes"] else [(side, side)]
+    for size in shape:
+        sizes.check_output(size, sizes.MAX_OUTPUT_PIXELS)
+    if len(set(shape)) < len(shape):
+        raise UserError(f"--sizes={opts['sizes']} names a size twice; give each once.")
+    if "selfssim" in opts["metrics"] and len(shape) > 1 and min(map(min, shape)) < SSIM_WINDOW:
+        raise UserError(
+            f"--sizes={opts['sizes']}: SelfSSIM needs sizes of at least {SSIM_WINDOW} pixels a side; leave it out."
+        )
+    if opts["metrics"] == ["selfssim"] and len(shape) < 2:
+        raise UserError("SelfSSIM compares sizes; give --sizes=128,160,192 or others, two at least.")
+    return shape
+
+
+def _write_tables(opts: dict, models: dict, shape, rows, matrices: dict, timings, notes: list[str]) -> None:
     tables = {"Against real images": rows}
     for label, (mean, error, n) in matrices.items():
         tables[f"SelfSSIM of {label} over {n} latents: row i, column j: the render at size j resized to size i"] = [
             _matrix_row(size, shape, *line) for size, *line in zip(shape, mean, error)
         ]
     tables["Speed: seconds for one image, compiled (medians); MiB"] = timings
-    notes = _notes(opts, num, extractor)
     markdown = evaluation_files.sections(f"Generation: {', '.join(models)}", tables, notes)
     content = evaluation_files.settings(opts, models) | {"notes": notes, "distances": rows, "speed": timings}
     content["self_ssim"] = {label: dict(zip(("mean", "se", "images"), found)) for label, found in matrices.items()}
-    flat = [{"method": label} | row for label in matrices for row in _flat(label, matrices[label], shape)]
     evaluation_files.write_results(opts["output"], content, rows, rows, markdown)
-    if flat:
+    if matrices:
+        flat = [{"method": label} | row for label, found in matrices.items() for row in _flat(found, shape)]
         files.write_bytes(opts["output"] / "self_ssim.csv", report.to_csv(flat).encode())
     print(f"wrote {opts['output']}")
 
@@ -130,21 +131,21 @@ def _matrix_row(size, shape, mean: np.ndarray, error: np.ndarray) -> dict:
     return row
 
 
-def _flat(label: str, found, shape) -> list[dict]:
+def _flat(found, shape) -> list[dict]:
     """A matrix as rows for a CSV."""
     mean, error, n = found
-    names_ = [generation.size_name(size) for size in shape]
+    names = [generation.size_name(size) for size in shape]
     return [
         {"compared_at": a, "resized": b, "self_ssim": mean[i, j], "self_ssim_se": error[i, j], "images": n}
-        for i, a in enumerate(names_)
-        for j, b in enumerate(names_)
+        for i, a in enumerate(names)
+        for j, b in enumerate(names)
     ]
 
 
-def _notes(opts: dict, num: int, extractor) -> list[str]:
+def _notes(opts: dict, num: int, extractor, with_self_ssim: bool) -> list[str]:
     """States what the figures depend on."""
     if not extractor:
-        return [f"{num} latents, seed {opts['seed']}."]
+        return [f"{num} latents, seed {opts['seed']}."] if with_self_ssim else []
     notes = [
         f"{num} generated and {num} real images of {opts['data']} (split {opts['split']}), a fixed random choice where "
         "there are more; real images: the largest central window, resized to each size (Pillow's antialiased bicubic).",

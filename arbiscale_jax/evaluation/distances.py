@@ -1,5 +1,6 @@
 """Distances between two sets of images, given as features [n, d]: Fréchet, kernel (MMD), precision and recall."""
 
+import math
 from collections.abc import Iterable
 from functools import partial
 from typing import NamedTuple
@@ -61,11 +62,11 @@ def kernel_distance(
     """Kernel distance (KID, Bińkowski et al. 2018): unbiased MMD^2 with the kernel (x.y / d + 1)^3.
 
     Args: a, b, features [n, d]; `subsets` pairs of random subsets of `size` (all, once, where the sets are no larger).
-    Returns: the mean over subsets and their standard deviation (0 for one).
+    Returns: the mean over subsets and their standard deviation (nan without subsets).
     """
     size = min(size, len(a), len(b))
     if size == len(a) == len(b):
-        return _mmd2(a, b), 0.0
+        return _mmd2(a, b), math.nan
     rng = np.random.default_rng(seed)
     found = []
     for _ in range(subsets):

@@ -36,7 +36,7 @@ def summarize(records: Sequence[dict]) -> list[dict]:
 def paired_differences(records: Sequence[dict], reference: str) -> list[dict]:
     """Averages each method's difference to `reference` on the same images: less noisy than comparing means.
 
-    Returns: rows like `summarize`'s, of all other methods.
+    Returns: rows like `summarize`'s, of all other methods; a difference of infinite values is nan.
     """
     known = {(r["image"], r["scale"]): r for r in records if r["method"] == reference}
     differences = []
