@@ -168,7 +168,9 @@ def test_commands_refuse_bad_flags(folder, capsys, argv, message):
     assert message in error_of(capsys, main.dispatch, argv)
 
 
-@pytest.mark.parametrize("command", [train.main, sample.main, evaluate.main, export.main, quickstart.main, main.dispatch])
+@pytest.mark.parametrize(
+    "command", [train.main, sample.main, evaluate.main, export.main, quickstart.main, main.dispatch]
+)
 def test_help_explains_and_exits_0(capsys, command):
     assert program.run(command, ["--help"]) == 0
     captured = capsys.readouterr()
