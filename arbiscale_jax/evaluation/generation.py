@@ -11,7 +11,6 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -20,7 +19,7 @@ from arbiscale_jax.inference import Model, batch
 from arbiscale_jax.training.mesh import replicate, shard_batch
 
 from . import distances
-from .features import Extractor
+from .features import Extractor, digest
 from .protocols import fit
 from .self_ssim import self_ssim
 
@@ -41,7 +40,7 @@ def write_shards(
     """Computes arrays of the items 0 .. num - 1, shard by shard; what a finished shard covers is not computed again.
 
     Args: compute, (numbers) -> arrays with a row an item, fewer where items were left out; advance, called with the
-      number of items of each shard.
+      number of items that were found on disk.
     Returns: the shards' files in order.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -49,12 +48,13 @@ def write_shards(
     for start in range(0, num, SHARD):
         numbers, path = range(start, min(start + SHARD, num)), folder / f"{start:08d}.npz"
         paths.append(path)
-        if _covered(path) < numbers.stop:
+        if _covered(path) >= numbers.stop:
+            advance(len(numbers))
+        else:
             part = path.with_name(f".{path.name}.{os.getpid()}.part")
             with part.open("wb") as f:
                 np.savez(f, stop=numbers.stop, **compute(numbers))
             part.replace(path)
-        advance(len(numbers))
     return paths
 
 
@@ -99,12 +99,14 @@ def real_features(
 
     def compute(numbers):
         found = {size_name(size): np.zeros((0, extractor.dim), np.float32) for size in sizes}
-        images = [image for image in (source.read(int(order[i])) for i in numbers) if image is not None]
-        for start in range(0, len(images), batch_size):
-            some = images[start : start + batch_size]
-            for size in sizes:
-                rows = extractor.apply(_padded(np.stack([fit(image, size) for image in some]), batch_size))[: len(some)]
+        for start in range(numbers.start, numbers.stop, batch_size):
+            some = range(start, min(start + batch_size, numbers.stop))
+            images = [image for image in (source.read(int(order[i])) for i in some) if image is not None]
+            for size in sizes if images else ():
+                fitted = _padded(np.stack([fit(image, size) for image in images]), batch_size)
+                rows = extractor.apply(fitted)[: len(images)]
                 found[size_name(size)] = np.concatenate([found[size_name(size)], rows])
+            advance(len(some))
         return found
 
     return write_shards(_shard_folder(folder, "real", stamp, sizes, extractor), num, compute, advance)
@@ -160,6 +162,7 @@ def generated_features(
                 matrices = [self_ssim([images[i] for images in renders]) for i in compared]
                 shape = (len(compared), len(sizes), len(sizes))
                 found.setdefault(_SELF_SSIM, []).append(np.array(matrices).reshape(shape))
+            advance(len(some))
         return {key: np.concatenate(rows) for key, rows in found.items()}
 
     about = [model_stamp(model), {key: sampling[key] for key in sorted(sampling)}, with_self_ssim]
@@ -209,11 +212,8 @@ def count_rows(paths: Sequence[Path], key: str) -> int:
 
 def model_stamp(model: Model) -> list:
     """Identifies a model by its configuration and weights."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(model.params):
-        digest.update(np.asarray(leaf).tobytes())
     config = json.dumps(model.config, sort_keys=True, default=lambda x: x.to_dict())
-    return [config, model.scale_factor, digest.hexdigest()]
+    return [config, model.scale_factor, digest(model.params)]
 
 
 def source_stamp(source: Source, root: Path | None) -> list:
@@ -227,7 +227,11 @@ def source_stamp(source: Source, root: Path | None) -> list:
 
 def _shard_folder(folder: Path, kind: str, about: list, sizes: Sequence[Size], extractor: Extractor | None) -> Path:
     """A folder's name tells what is in it, so that other settings never find the wrong features."""
-    about = [about, [size_name(size) for size in sizes], extractor and [extractor.name, extractor.about]]
+    about = [
+        about,
+        [size_name(size) for size in sizes],
+        extractor and [extractor.name, extractor.about, extractor.digest],
+    ]
     return folder / f"{kind}_{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]}"
 
 
