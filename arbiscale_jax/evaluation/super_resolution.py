@@ -49,7 +49,7 @@ def make_metrics(names: Sequence[str]) -> Callable[[np.ndarray, Pair, int], dict
     Raises: UserError if a package is missing.
     """
     nets = {net: perceptual.load_lpips(net) for net in sorted({_LPIPS_NET[x] for x in names if x in _LPIPS_NET})}
-    jitted = jax.jit(perceptual.lpips)
+    jitted = jax.jit(jax.default_matmul_precision("highest")(perceptual.lpips))
 
     def distance(net, a, b):
         return float(jitted(nets[net], to_floats(a)[None], to_floats(b)[None])[0])
