@@ -13,7 +13,7 @@ from absl import flags
 from PIL import Image
 
 from arbiscale_jax import images
-from arbiscale_jax.cli import config_flag, export, files, main, program, quickstart, sample, sizes, train
+from arbiscale_jax.cli import config_flag, evaluate, export, files, main, program, quickstart, sample, sizes, train
 from arbiscale_jax.config import get_base_config
 from arbiscale_jax.errors import UserError
 
@@ -168,7 +168,9 @@ def test_commands_refuse_bad_flags(folder, capsys, argv, message):
     assert message in error_of(capsys, main.dispatch, argv)
 
 
-@pytest.mark.parametrize("command", [train.main, sample.main, export.main, quickstart.main, main.dispatch])
+@pytest.mark.parametrize(
+    "command", [train.main, sample.main, evaluate.main, export.main, quickstart.main, main.dispatch]
+)
 def test_help_explains_and_exits_0(capsys, command):
     assert program.run(command, ["--help"]) == 0
     captured = capsys.readouterr()
@@ -182,7 +184,7 @@ def test_help_lists_every_field_of_the_configuration_and_its_value(capsys, folde
     assert "--config.stage='align'" in out
 
 
-@pytest.mark.parametrize("script", ["run_train.py", "run_sample.py", "run_quickstart.py"])
+@pytest.mark.parametrize("script", ["run_train.py", "run_sample.py", "run_eval.py", "run_quickstart.py"])
 def test_scripts_answer_without_jax(script, tmp_path):
     code = "import runpy\ntry: runpy.run_path(sys.argv[0], run_name='__main__')\nfinally: print('jax' in sys.modules)"
     env = os.environ | {"PYTHONPATH": str(ROOT)}

@@ -12,6 +12,7 @@ _COMMANDS = {  # name: (module of arbiscale_jax.cli, what it does)
     "train": ("train", "train one stage of a model"),
     "upscale": ("sample", "enlarge images by any factor"),
     "generate": ("sample", "generate images of any size"),
+    "eval": ("evaluate", "measure models and interpolations: PSNR, LPIPS, FID, SelfSSIM, speed, ..."),
     "export": ("export", "turn a training run into an exported model"),
 }
 

@@ -54,14 +54,20 @@ class Source:
     def __getitem__(self, index: int) -> np.ndarray:
         """Raises: UserError if no image is left that can be read."""
         for i in range(index, index + len(self)):
-            name = self._names[i % len(self)]
-            image = self._decoded.get(name)
-            if image is None:
-                image = _try_to_read(self._read, name)
+            image = self.read(i % len(self))
             if image is not None:
-                self._keep(name, image)
                 return image
         raise UserError(f"{self._title} holds no image that can be read any more; give a folder with intact ones.")
+
+    def read(self, index: int) -> np.ndarray | None:
+        """Returns the very image of this index, None (reported once) where it cannot be read."""
+        name = self._names[index]
+        image = self._decoded.get(name)
+        if image is None:
+            image = _try_to_read(self._read, name)
+        if image is not None:
+            self._keep(name, image)
+        return image
 
     def name(self, index: int) -> str:
         """Returns the image's name: of an embedded photograph, or the path below the folder."""

@@ -145,12 +145,15 @@ class Model:
 
         Raises: UserError if the model needs a condition, or has no U-Net.
         """
+        options = self._options(steps, sampler, eta, 0.0)
+        return self._sample_many(self.generated_shape(), None, _whole(num, "num", 1), seed, options, progress)
+
+    def generated_shape(self) -> tuple[int, int, int]:
+        """Returns the shape (h, w, c) of a generated latent. Raises: UserError if the model needs a condition."""
         if self.config["condition"]["enabled"]:
             raise UserError("This model upscales images and cannot generate without one; use an unconditional model.")
         side = self.config["sampling"]["size"] // self.factor
-        shape = (side, side, self.config["first_stage"]["z_channels"])
-        options = self._options(steps, sampler, eta, 0.0)
-        return self._sample_many(shape, None, _whole(num, "num", 1), seed, options, progress)
+        return side, side, self.config["first_stage"]["z_channels"]
 
     def render(self, z, size, box=None) -> np.ndarray:
         """Renders latents [b h w c] at `size` (height, width), or its window `box`: `decode`, clipped, as uint8.
@@ -172,7 +175,7 @@ class Model:
         grid = partial(self._grid, self.params["first_stage"])
         for i in range(len(z)):
             features = self._features(self.params["first_stage"], z[i : i + 1] / self.scale_factor)
-            render_tiles(grid, features, size, box, out[i], finish, self.tile)
+            render_tiles(grid, features, size, box, out[i : i + 1], finish, self.tile)
         return out
 
     def _image(self, x):

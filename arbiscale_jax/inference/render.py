@@ -51,9 +51,9 @@ def render_tiles(
     Tiles lie on a lattice fixed to the virtual image and all have one shape, so a pixel is computed the same way
     whichever window asks for it: a window's bytes are those of the whole.
 
-    Args: grid, jitted (features [1 h w d], rows, cols) -> [1 tile tile 3]; features, [1 h w d] of one latent; size,
-      (H, W) of the virtual image; box, (top, left, height, width); out, [height, width, 3], written; finish,
-      float32 array -> values of out's dtype; tile, the side, default by device.
+    Args: grid, jitted (features [b h w d], rows, cols) -> [b tile tile 3]; features, [b h w d]; size, (H, W) of the
+      virtual image; box, (top, left, height, width); out, [b, height, width, 3], written; finish, float32 array ->
+      values of out's dtype; tile, the side, default by device.
     """
     tile = tile or TILES.get(jax.default_backend(), 256)
     top, left, height, width = box
@@ -62,10 +62,10 @@ def render_tiles(
         rows = models.axis(h, size[0], y, tile)
         low_y, high_y = max(y, top), min(y + tile, top + height)
         for x in range(left // tile * tile, left + width, tile):
-            pixels = np.asarray(grid(features, rows, models.axis(w, size[1], x, tile)))[0]
+            pixels = np.asarray(grid(features, rows, models.axis(w, size[1], x, tile)))
             low_x, high_x = max(x, left), min(x + tile, left + width)
-            inside = pixels[low_y - y : high_y - y, low_x - x : high_x - x]
-            out[low_y - top : high_y - top, low_x - left : high_x - left] = finish(inside)
+            inside = pixels[:, low_y - y : high_y - y, low_x - x : high_x - x]
+            out[:, low_y - top : high_y - top, low_x - left : high_x - left] = finish(inside)
 
 
 def to_integers(x: np.ndarray, dtype=np.uint8) -> np.ndarray:

@@ -1,0 +1,136 @@
+"""The task upscale of `arbiscale eval`."""
+
+from pathlib import Path
+
+import arbiscale_jax
+from arbiscale_jax.cli import evaluation_files, files, sizes
+from arbiscale_jax.cli.sample import progress
+from arbiscale_jax.errors import UserError
+from arbiscale_jax.evaluation import pictures, protocols, speed, statistics, super_resolution
+
+
+def main(opts: dict) -> None:
+    """Measures the methods on every image at every scale, and writes tables and contact sheets."""
+    if not opts["data"]:
+        raise UserError("Give --data, a folder of images or the name of a data source.")
+    scales = _scales(opts["scales"])
+    if "diversity" in opts["metrics"] and opts["samples"] < 2:
+        raise UserError("The metric diversity compares samples of an input; give --samples=2 or more.")
+    measured = [name for name in opts["metrics"] if name != "speed"]
+    source, _ = evaluation_files.open_source(opts)
+    num = min(len(source), opts["max-images"] or len(source))
+    measure = super_resolution.make_metrics(measured)
+    methods = _methods(opts)
+
+    rows_of, first, skipped = {scale: [] for scale in scales}, {}, []
+
+    def cases():
+        for i in range(num):
+            image = source.read(i)
+            if image is None:
+                skipped.append(source.name(i))
+                continue
+            if opts["max-side"]:
+                image = protocols.center_crop(image, (opts["max-side"],) * 2)
+            pairs = protocols.make_pairs(image, scales, opts["protocol"], opts["lr-size"], source.name(i))
+            first.update({} if first else {pair.scale: pair for pair in pairs})
+            yield source.name(i), pairs
+
+    def on_outputs(image, pair, outputs):
+        if len(rows_of[pair.scale]) < opts["sheet"]:
+            rows_of[pair.scale].append(pictures.sheet_row(Path(image).name, pair, outputs))
+
+    with progress(num * len(scales) * len(methods)) as advance:
+        advance(0, "starting")
+        records = super_resolution.evaluate(
+            methods, cases(), measure, opts["border"], on_outputs, lambda text: advance(1, text)
+        )
+    if not records:
+        raise UserError(f"--data={opts['data']} holds no image that can be read; give intact ones.")
+    timings = _timings(methods, first, opts) if "speed" in opts["metrics"] else []
+
+    for scale, rows in rows_of.items():
+        if rows:
+            files.write_image(opts["output"] / f"sheet_x{scale:g}.png", pictures.stack(rows))
+    summary = statistics.summarize(records)
+    paired = statistics.paired_differences(records, methods[0].name)
+    tables = {"Mean and standard error over images": summary if measured else []}
+    tables[f"Difference to {methods[0].name} on the same images"] = paired if measured else []
+    tables["Speed: seconds for the first image, compiled (medians); MiB"] = timings
+    notes = _notes(opts, len({record["image"] for record in records}), skipped)
+    markdown = evaluation_files.sections(f"Upscaling: {opts['data']}", tables, notes)
+    models = {method.name: method.model for method in methods if method.model}
+    content = evaluation_files.settings(opts, models) | {"notes": notes, "records": records, "summary": summary}
+    content |= {"paired_differences": paired, "speed": timings}
+    evaluation_files.write_results(opts["output"], content, records, summary, markdown)
+    print(f"wrote {opts['output']}")
+
+
+def _scales(text: str) -> list[float]:
+    scales = []
+    for part in text.split(","):
+        try:
+            scales.append(float(part))
+        except ValueError as e:
+            raise UserError(f"--scales={text}: {part!r} is no number; give factors such as --scales=2,4,7.5.") from e
+        sizes.check_scale(scales[-1])
+        if scales[-1] < 1:
+            raise UserError(f"--scales={text}: {scales[-1]:g} is below 1; upscaling is measured from 1 on.")
+    if len(set(scales)) < len(scales):
+        raise UserError(f"--scales={text} names a scale twice; give each once.")
+    return scales
+
+
+def _methods(opts: dict) -> list[super_resolution.Method]:
+    """Loads the models; a name of an interpolation is one."""
+    methods = []
+    for name, label in evaluation_files.labels(opts["model"]).items():
+        if name in protocols.INTERPOLATIONS:
+            methods.append(super_resolution.interpolation(name))
+            continue
+        model = arbiscale_jax.load(name)
+        if not model.config["condition"]["enabled"] or "unet" not in model.params:
+            raise UserError(f"--model={name} does not upscale; give a super-resolution model with its U-Net.")
+        options = dict(samples=opts["samples"], seed=opts["seed"], **evaluation_files.sampling(opts))
+        methods.append(super_resolution.from_model(label, model, **options))
+    return methods
+
+
+def _timings(methods, first: dict, opts: dict) -> list[dict]:
+    """Times each method on the first image's input at each scale."""
+    rows = []
+    for method in methods:
+        for scale, pair in first.items():
+            size = pair.truth.shape[:2]
+            if method.model:
+                options = dict(seed=opts["seed"], **evaluation_files.sampling(opts))
+                found = speed.measure_model(method.model, pair.lr, [size], **options)[0]
+            else:
+                found = speed.measure_call(lambda: method.render(pair.lr, size), size)
+            rows.append({"method": method.name, "scale": scale, **found})
+    return rows
+
+
+def _notes(opts: dict, num: int, skipped: list[str]) -> list[str]:
+    """States what the figures depend on."""
+    border = "ceil(s)" if opts["border"] is None else str(opts["border"])
+    notes = [f"{num} images of {opts['data']} (split {opts['split']})."]
+    if skipped:
+        notes.append(f"{len(skipped)} images could not be read and were left out: {', '.join(skipped)}.")
+    if opts["max-side"]:
+        notes.append(f"Larger images were cut to their central {opts['max-side']} pixels a side.")
+    if opts["protocol"] == "fixed_hr":
+        notes.append(
+            "fixed_hr: LR sides are floor(side / s); the truth is the image's top left round(s * LR side), the LR "
+            "image its reduction (Pillow's antialiased bicubic)."
+        )
+    else:
+        side = opts["lr-size"]
+        notes.append(
+            f"fixed_lr: the central square of each image, reduced to {side} x {side} (LR) and to round({side} s) "
+            "(truth) (Pillow's antialiased bicubic)."
+        )
+    notes.append(f"PSNR and SSIM leave out {border} pixels at each border; the other metrics see everything.")
+    if opts["samples"] > 1:
+        notes.append(f"A model's figures are means over {opts['samples']} samples an image.")
+    return notes

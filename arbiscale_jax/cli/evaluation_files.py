@@ -1,0 +1,71 @@
+"""What both tasks of `arbiscale eval` share: models, images, settings and files."""
+
+from importlib.metadata import version
+from pathlib import Path
+
+import jax
+
+import arbiscale_jax
+from arbiscale_jax import data
+from arbiscale_jax.cli import files
+from arbiscale_jax.errors import UserError
+from arbiscale_jax.evaluation import report
+
+SAMPLING = ("steps", "sampler", "eta")  # handed to the models where given; their configurations have the defaults
+
+
+def labels(names: list[str]) -> dict[str, str]:
+    """Returns what tables call the models: the last part of each name where that is unambiguous."""
+    short = [Path(name).name or name for name in names]
+    return {name: label if short.count(label) == 1 else name for name, label in zip(names, short)}
+
+
+def sampling(opts: dict) -> dict:
+    return {name: opts[name] for name in SAMPLING if opts[name] is not None}
+
+
+def open_source(opts: dict) -> tuple[data.Source, Path | None]:
+    """Opens --data: images, and their folder where it is one."""
+    given = opts["data"]
+    if given in data.SOURCES and given != "folder" and not Path(given).exists():
+        return data.make_source(given, split=opts["split"], cache_bytes=0), None
+    if not Path(given).is_dir():
+        others = ", ".join(name for name in data.SOURCES if name != "folder")
+        raise UserError(f"--data={given} is no folder; give a folder of images, or the name of a source: {others}.")
+    return data.make_source("folder", given, opts["split"], cache_bytes=0), Path(given)
+
+
+def settings(opts: dict, models: dict) -> dict:
+    """Everything that made the figures: flags, the models' own settings, versions and the machine's kind."""
+    packages = ("jax", "jaxlib", "numpy", "pillow", "scikit-image")
+    versions = {"arbiscale_jax": arbiscale_jax.__version__} | {name: version(name) for name in packages}
+    resolved = {label: {**dict(model.config["sampling"]), **sampling(opts)} for label, model in models.items()}
+    device = f"{len(jax.devices())} x {jax.devices()[0].device_kind}"
+    return {
+        "flags": {**opts, "output": str(opts["output"])},
+        "sampling": resolved,
+        "versions": versions,
+        "device": device,
+    }
+
+
+def write_results(output: Path, content: dict, rows: list[dict], summary: list[dict], markdown: str) -> None:
+    """Writes results.json, results.csv (one row a measurement), summary.csv and summary.md."""
+    for name, text in (
+        ("results.json", report.to_json(content)),
+        ("results.csv", report.to_csv(rows)),
+        ("summary.csv", report.to_csv(summary)),
+        ("summary.md", markdown),
+    ):
+        files.write_bytes(output / name, text.encode())
+
+
+def sections(title: str, tables: dict[str, list[dict]], notes: list[str]) -> str:
+    """Prints the tables and notes to the terminal, and returns them as Markdown."""
+    text = f"# {title}\n"
+    for name, rows in tables.items():
+        if rows:
+            report.print_table(name, rows)
+            text += f"\n## {name}\n\n{report.to_markdown(rows)}"
+    print("\n".join(notes))
+    return text + "\n" + "".join(f"- {note}\n" for note in notes)

@@ -1,0 +1,88 @@
+"""How long the parts of a model take, and the memory they need."""
+
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from arbiscale_jax.inference import Model, batch, to_floats
+
+REPEATS = 3
+PARTS = ("encode", "sample", "decode", "render")  # E on the condition; the diffusion; D; f_theta
+_MIB = 2**20
+
+
+def measure_model(model: Model, lr: np.ndarray | None, sizes: Sequence[tuple[int, int]], **sampling) -> list[dict]:
+    """Times one image at each size, compiled beforehand: medians of REPEATS runs, in seconds.
+
+    Args: lr, uint8 [h, w, 3] to upscale, None to generate; sampling, seed, steps, sampler, eta of Model.sample.
+    Returns: for each size its PARTS, total, fps = 1 / total, and peak_host_mib, peak_device_mib (None where the device
+      does not tell); the host's is the process's largest resident set during the measurement, where Linux tells.
+    """
+    rows = []
+    for size in sizes:
+        reset_peak()
+        seconds, c, latent = {}, None, None
+        if lr is not None:
+            c, seconds["encode"] = _timed(lambda: model.condition(to_floats(lr)[None]))
+            z_T = np.random.default_rng(0).standard_normal(c.shape, np.float32)
+            latent, seconds["sample"] = _timed(lambda: model.sample(z_T, c, **sampling))
+        else:
+            latent, seconds["sample"] = _timed(lambda: batch.sample_numbers(model, [0], **sampling))
+        features, seconds["decode"] = _timed(lambda: batch.decode_features(model, latent))
+        _, seconds["render"] = _timed(lambda: batch.render_features(model, features, size))
+        rows.append(_row(seconds, size))
+    return rows
+
+
+def measure_call(call: Callable[[], np.ndarray], size: tuple[int, int]) -> dict:
+    """Times a method that has no parts, such as an interpolation; a row like `measure_model`'s."""
+    reset_peak()
+    return _row({"render": _timed(call)[1]}, size)
+
+
+def _timed(call: Callable):
+    """Returns the result and the median time of a few calls after one that compiles."""
+    jax.block_until_ready(call())
+    times = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        out = jax.block_until_ready(call())
+        times.append(time.perf_counter() - start)
+    return out, statistics.median(times)
+
+
+def _row(seconds: dict[str, float], size) -> dict:
+    total = sum(seconds.values())
+    parts = {part: seconds.get(part) for part in PARTS}
+    row = {"size": f"{size[0]}x{size[1]}", **parts, "total": total, "fps": 1 / total}
+    return row | {"peak_host_mib": peak_host() / _MIB, "peak_device_mib": peak_device()}
+
+
+def reset_peak() -> None:
+    """Restarts the count of the largest resident set, where the system allows (Linux)."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        pass
+
+
+def peak_host() -> int:
+    """Returns the process's largest resident set in bytes, since `reset_peak` or its start."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def peak_device() -> float | None:
+    """Returns the largest memory in use on one device since the process's start, in MiB; None on a CPU."""
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    peaks = [found["peak_bytes_in_use"] / _MIB for found in stats if "peak_bytes_in_use" in found]
+    return max(peaks, default=None)

@@ -1,0 +1,134 @@
+"""Measures methods of super-resolution on pairs of low resolution and truth."""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from arbiscale_jax import perceptual
+from arbiscale_jax.errors import UserError
+from arbiscale_jax.inference import Model, to_floats
+
+from . import distortion
+from .protocols import INTERPOLATIONS, Pair, resize
+
+_LPIPS_NET = {"lpips": "alex", "lpips_vgg": "vgg", "diversity": "alex"}
+
+
+class Method(NamedTuple):
+    """A way to upscale: what is costly once an input, then outputs of any size."""
+
+    name: str
+    sample: Callable[[np.ndarray], Any]  # lr uint8 [h, w, 3] -> anything
+    render: Callable[[Any, tuple[int, int]], np.ndarray]  # (that, size) -> uint8 [n, H, W, 3]
+    model: Model | None = None  # None: an interpolation
+
+
+def interpolation(name: str) -> Method:
+    """Makes the method `name` of protocols.INTERPOLATIONS."""
+    assert name in INTERPOLATIONS, name
+    return Method(name, lambda lr: lr, lambda lr, size: resize(lr, size, name)[None])
+
+
+def from_model(name: str, model, samples: int = 1, seed: int = 0, **sampling) -> Method:
+    """Makes a method of a Model: latents are sampled once an input and rendered at each size.
+
+    Args: samples, answers an input; sampling, steps, sampler and eta of Model.sample.
+    """
+    return Method(name, partial(model.upscale_latent, samples=samples, seed=seed, **sampling), model.render, model)
+
+
+def make_metrics(names: Sequence[str]) -> Callable[[np.ndarray, Pair, int], dict[str, float]]:
+    """Loads what metrics of names.UPSCALE need (all but speed).
+
+    Returns: measure, (outputs uint8 [n, H, W, 3], pair, border) -> {name: value}. Values are means over the n outputs;
+      PSNR and SSIM leave `border` pixels a side out, other metrics nothing.
+    Raises: UserError if a package is missing.
+    """
+    nets = {net: perceptual.load_lpips(net) for net in sorted({_LPIPS_NET[x] for x in names if x in _LPIPS_NET})}
+    jitted = jax.jit(jax.default_matmul_precision("highest")(perceptual.lpips))
+
+    def distance(net, a, b):
+        return float(jitted(nets[net], to_floats(a)[None], to_floats(b)[None])[0])
+
+    def measure_one(output, pair, border):
+        a, b = (distortion.cut_border(image, border) for image in (output, pair.truth))
+        found = {}
+        for name in names:
+            if name in ("psnr", "ssim"):
+                found[name] = getattr(distortion, name)(a, b)
+            elif name in ("psnr_y", "ssim_y"):
+                found[name] = getattr(distortion, name[:4])(distortion.luma(a), distortion.luma(b))
+            elif name in ("lpips", "lpips_vgg"):
+                found[name] = distance(_LPIPS_NET[name], output, pair.truth)
+            elif name == "lr_psnr":
+                found[name] = distortion.lr_psnr(output, pair.lr)
+            elif name == "color":
+                shift = distortion.color_shift(output, pair.truth)
+                found[name] = float(np.abs(shift).mean())
+                found |= {f"color_{channel}": float(value) for channel, value in zip("rgb", shift)}
+        return found
+
+    def measure(outputs, pair, border):
+        found = [measure_one(output, pair, border) for output in outputs]
+        means = {name: float(np.mean([one[name] for one in found])) for name in found[0]}
+        if "diversity" in names:
+            pairs = [distance("alex", outputs[i], outputs[j]) for i, j in combinations(range(len(outputs)), 2)]
+            means["diversity"] = float(np.mean(pairs)) if pairs else 0.0  # one deterministic answer: no diversity
+        return means
+
+    return measure
+
+
+def evaluate(
+    methods: Sequence[Method],
+    cases: Iterable[tuple[str, Sequence[Pair]]],
+    measure: Callable,
+    border: int | None = None,
+    on_outputs: Callable[[str, Pair, dict[str, np.ndarray]], None] | None = None,
+    advance: Callable[[str], None] = lambda text: None,
+) -> list[dict]:
+    """Runs every method on every case, after a look at the sizes, since models are slow.
+
+    Args: cases, (image name, its pairs); measure, of `make_metrics`; border, default distortion.default_border;
+      on_outputs, called with the image's name, a pair and each method's first output; advance, called after each.
+    Returns: records of image, method, scale and the metrics.
+    Raises: UserError if an image is too small for SSIM or LPIPS.
+    """
+    records = []
+    for image, pairs in cases:
+        for pair in pairs:
+            _check(image, pair, border)
+        states = {}  # method name: (lr, what its sample returned); scales may share an input
+        for pair in pairs:
+            outputs = {}
+            for method in methods:
+                if states.get(method.name, (None,))[0] is not pair.lr:
+                    states[method.name] = (pair.lr, method.sample(pair.lr))
+                found = method.render(states[method.name][1], pair.truth.shape[:2])
+                record = {"image": image, "method": method.name, "scale": pair.scale}
+                records.append(record | measure(found, pair, border_of(pair.scale, border)))
+                outputs[method.name] = found[0]
+                advance(f"{image} x{pair.scale:g} {method.name}")
+            if on_outputs:
+                on_outputs(image, pair, outputs)
+    return records
+
+
+def border_of(scale: float, border: int | None) -> int:
+    """Pixels cut off each side at this scale, where `border` is the user's choice or None."""
+    return distortion.default_border(scale) if border is None else border
+
+
+def _check(image: str, pair: Pair, border: int | None) -> None:
+    height, width, _ = pair.truth.shape
+    cut, needed = border_of(pair.scale, border), max(distortion.SSIM_WINDOW, *perceptual.MIN_SIDE.values())
+    if min(height, width) < needed or min(height, width) - 2 * cut < distortion.SSIM_WINDOW:
+        raise UserError(
+            f"{image} at scale {pair.scale:g} has a truth of {height} x {width} pixels, too few for SSIM and LPIPS "
+            f"with a border of {cut}: they need {needed} a side, and {distortion.SSIM_WINDOW} within the border; leave "
+            "the scale out or give larger images."
+        )
