@@ -6,7 +6,6 @@ import enum
 import functools
 import json
 import os
-import pathlib
 import pickle
 import subprocess
 import sys
@@ -265,7 +264,7 @@ CALLS = {
     "a shell": lambda m, trap: (subprocess.Popen, ["touch", trap]),
     "eval": lambda m, trap: (eval, f"open({trap!r}, 'w')"),
     "an import": lambda m, trap: (__import__, "foreign_package"),
-    "a method": lambda m, trap: (getattr, pathlib, "Path"),
+    "a method": lambda m, trap: (getattr, m.Hyper, "__init__"),
     "a foreign function": lambda m, trap: (m.run, trap),
     "a nested pickle": lambda m, trap: (pickle.loads, pickle.dumps(1)),
 }
@@ -520,7 +519,7 @@ def config_file(tmp_path_factory):
         f"    config.model.update(model_config({START!r}))\n"
         "    config.stage = stage\n"
         "    config.data.update(image_size=8, target_min=4, target_max=8, target_patch=4, val_num=1)\n"
-        "    config.train.update(steps=1, batch_size=1, learning_rate=0.0, val_every=0, log_every=1)\n"
+        "    config.train.update(steps=1, batch_size=2, learning_rate=0.0, val_every=0, log_every=1)\n"
         "    return config\n"
     )
     return path

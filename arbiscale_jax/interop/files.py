@@ -120,4 +120,5 @@ def write_state_dict(path: Path, state: Mapping[str, np.ndarray]) -> None:
     except (OSError, RuntimeError, SafetensorError) as e:
         raise UserError(f"{path} cannot be written ({e}); choose another place or make room.") from e
     finally:
-        part.unlink(missing_ok=True)
+        if part.is_file():
+            part.unlink()

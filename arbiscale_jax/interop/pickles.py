@@ -18,19 +18,19 @@ from arbiscale_jax.errors import UserError
 # constructors that harmless data pickles itself with, as plain values of the standard library and numpy do
 _DATA = re.compile(
     r"(collections|datetime|decimal|enum|fractions|pathlib|pathlib\._local|typing|uuid)\.\w+"
-    r"|builtins\.(bytearray|bytes|complex|dict|float|frozenset|int|list|object|range|set|slice|str|tuple)"
-    r"|argparse\.Namespace|types\.SimpleNamespace|functools\.partial|operator\.getitem|re\._compile|_codecs\.encode"
+    r"|builtins\.(bytearray|bytes|complex|dict|float|frozenset|int|list|object|range|set|slice|str|tuple|type)"
+    r"|argparse\.Namespace|types\.SimpleNamespace|functools\.partial|_?operator\.getitem|re\._compile|_codecs\.encode"
     r"|copyreg\._reconstructor"
     r"|numpy\.(dtype|ndarray|_?core\.multiarray\.(scalar|_reconstruct)|_?core\.numeric\._frombuffer)"
-    r"|numpy\.random\._pickle\.__\w+_ctor"
+    r"|numpy\.random\.(_pickle\.__\w+_ctor|bit_generator\.__pyx_unpickle_\w+)"
 )
 
 
 def describe(data: bytes) -> dict[str, set[str]]:
     """Follows a pickle's stack without making any object.
 
-    Returns: each global it names (module.name) -> what happens to it: call (REDUCE), items (instances are filled like
-      a dict), appends (like a list).
+    Returns: each global it names (module.name, and its modern name) -> what happens to it: call (REDUCE), items
+      (instances are filled like a dict), appends (like a list).
     Raises: ValueError, IndexError or KeyError for what is no pickle.
     """
     found, stack, memo, mark = {}, [], {}, object()
@@ -43,11 +43,9 @@ def describe(data: bytes) -> dict[str, set[str]]:
         if op.name == "MEMOIZE":
             memo[len(memo)] = first
         if op.name in ("GLOBAL", "STACK_GLOBAL", "INST"):
-            module, _, name = arg.partition(" ") if arg else ("", "", "unknown")
-            module, name = _compat_pickle.NAME_MAPPING.get((module, name), (module, name))
-            full = f"{_compat_pickle.IMPORT_MAPPING.get(module, module)}.{name}"
-            found.setdefault(full, set())
-            stack.append(full)
+            name = arg.replace(" ", ".", 1) if arg else "unknown"
+            found[modern(name)] = found.setdefault(name, set())  # torch may list it under either name
+            stack.append(name)
         elif op.name in ("NEWOBJ", "NEWOBJ_EX", "REDUCE"):
             if op.name == "REDUCE" and first in found:
                 found[first].add("call")
@@ -75,11 +73,19 @@ def _take(stack: list, before: list, mark) -> list:
     return [stack.pop() for _ in range(count)][::-1]
 
 
+def modern(name: str) -> str:
+    """Returns Python 3's name of a global; pickles of protocol 2 give Python 2's."""
+    module, _, attribute = name.rpartition(".")
+    module, attribute = _compat_pickle.NAME_MAPPING.get((module, attribute), (module, attribute))
+    return f"{_compat_pickle.IMPORT_MAPPING.get(module, module)}.{attribute}"
+
+
 def is_foreign_call(name: str) -> bool:
     """Tells whether making `name(...)` may do more than hold data: a function, or a class of the standard library.
 
     Classes of other packages (their names are capitalised), as enumerations and hyper-parameters are, count as data.
     """
+    name = modern(name)
     module, _, attribute = name.rpartition(".")
     standard = module.split(".")[0] in sys.stdlib_module_names
     return not _DATA.fullmatch(name) and (standard or not attribute[:1].isupper())
@@ -117,7 +123,7 @@ def stand_ins(path: Path, names: list[str]) -> list[tuple[type, str]]:
     for name in sorted(names):
         if "call" in uses.get(name, ()) and is_foreign_call(name):
             raise UserError(
-                f"{path} is refused and cannot be read: it would call the function {name}, which a file of weights has "
+                f"{path} is refused and cannot be read: it would call the function {modern(name)}, which a file of weights has "
                 "no need of; get the weights as a plain state dict or .safetensors from a source that you trust."
             )
     made = []

@@ -1,5 +1,7 @@
 """Reads PyTorch checkpoints of the reference implementation and of the CompVis latent-diffusion models."""
 
+import functools
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -192,9 +194,16 @@ def expected_shapes(model: Mapping, tree: str) -> dict[tuple[str, ...], np.ndarr
 
     Raises: UserError if such networks cannot be built.
     """
+    flat = _shapes(json.dumps(model, sort_keys=True), tree)
+    return {path: np.broadcast_to(np.float32(0), shape) for path, shape in flat.items()}
+
+
+@functools.lru_cache(maxsize=8)  # tracing a large network takes seconds
+def _shapes(model_json: str, tree: str) -> dict[tuple[str, ...], tuple[int, ...]]:
     import jax
     import jax.numpy as jnp
 
+    model = json.loads(model_json)
     f, c = models.spatial_factor(model), model["first_stage"]["z_channels"]
     key, z = jax.random.key(0), jnp.zeros((1, 8, 8, c))
     try:
@@ -206,8 +215,7 @@ def expected_shapes(model: Mapping, tree: str) -> dict[tuple[str, ...], np.ndarr
             shapes = jax.eval_shape(models.build_first_stage(model).init, key, x, window, window)
     except (ValueError, IndexError) as e:
         raise UserError(f"arch describes networks that cannot be built: {e}") from e
-    flat = traverse_util.flatten_dict(shapes["params"])
-    return {path: np.broadcast_to(np.float32(0), leaf.shape) for path, leaf in flat.items()}
+    return {path: leaf.shape for path, leaf in traverse_util.flatten_dict(shapes["params"]).items()}
 
 
 def _scale_factor(state: Mapping, arch: Mapping, path: Path) -> float:
