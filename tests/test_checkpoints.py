@@ -434,7 +434,7 @@ def test_what_cannot_be_written_is_said(tmp_path):
 
 # --- CompVis files, and the command line ---
 
-START = make_arch()
+START = make_arch(dict(ch_mult=[1], attn_type="none"))
 
 
 @pytest.fixture(scope="module")
@@ -555,7 +555,6 @@ def test_a_frozen_encoder_and_a_u_net_start_train_on_the_command_line(tmp_path, 
     trained, start = storage.read_weights(runs / "x_diffusion"), storage.read_weights(unet)
     assert leaves_equal(trained["unet"], start["unet"]) and trained["scale_factor"] == np.float32(0.5)
     assert leaves_equal(trained["first_stage"]["encoder"], given)
-    assert aj.load(runs / "x_diffusion").generate(1, (5, 5), steps=1).shape == (1, 5, 5, 3)
 
 
 def test_a_u_net_of_other_heads_is_no_start(tmp_path, compvis, config_file, no_cache, capsys):

@@ -123,8 +123,8 @@ def stand_ins(path: Path, names: list[str]) -> list[tuple[type, str]]:
     for name in sorted(names):
         if "call" in uses.get(name, ()) and is_foreign_call(name):
             raise UserError(
-                f"{path} is refused and cannot be read: it would call the function {modern(name)}, which a file of weights has "
-                "no need of; get the weights as a plain state dict or .safetensors from a source that you trust."
+                f"{path} is refused and cannot be read: it would call the function {modern(name)}, which weights have "
+                "no need of; get them as a plain state dict or .safetensors from a source that you trust."
             )
     made = []
     for name in names:
