@@ -558,7 +558,7 @@ def test_a_frozen_encoder_and_a_u_net_start_train_on_the_command_line(tmp_path, 
 
 
 def test_a_u_net_of_other_heads_is_no_start(tmp_path, compvis, config_file, no_cache, capsys):
-    other = make_arch(unet=dict(num_head_channels=16))
+    other = START | {"unet": START["unet"] | {"num_head_channels": 16}}
     (tmp_path / "arch.json").write_text(json.dumps(other))
     path = save(tmp_path / "ldm.ckpt", compvis[1])
     run(convert.main, "--ckpt", path, "--arch", tmp_path / "arch.json", "--output", tmp_path / "unet")

@@ -13,6 +13,7 @@ _COMMANDS = {  # name: (module of arbiscale_jax.cli, what it does)
     "upscale": ("sample", "enlarge images by any factor"),
     "generate": ("sample", "generate images of any size"),
     "export": ("export", "turn a training run into an exported model"),
+    "convert": ("convert", "turn a PyTorch checkpoint into an exported model, and back"),
 }
 
 

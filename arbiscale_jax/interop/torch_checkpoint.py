@@ -24,7 +24,7 @@ UNET, EMA, FIRST_STAGE = "model.diffusion_model.", "model_ema.", "first_stage_mo
 # what lies in such files beside the weights that are read: losses, conditioners, counters
 _BESIDE = re.compile(
     r"(loss|cond_stage_model|perceptual_loss|lpips|discriminator|optimizers?|lr_schedulers?|callbacks)\."
-    r"|(lvlb_weights|logvar|cond_ids|scale_factor|global_step|epoch)$|model_ema\.(decay|num_updates)$"
+    r"|(lvlb_weights|logvar|cond_ids|scale_factor|global_step|epoch)$"
 )
 _BESIDE_FIRST_STAGE = re.compile(r"(loss|model_ema|lpips|discriminator)\.|logvar$")
 # the CompVis decoder upsamples, so it is no D; its codebook look-up is left out, as the reference does
@@ -171,7 +171,7 @@ def _beside(key: str, prefix: str | None, compvis: bool, ema: bool) -> str:
         return match[0]
     if key.startswith(UNET):
         return f"{UNET}*, the raw U-Net" if ema else ""
-    if key.startswith(EMA) and not ema:
+    if key.startswith(EMA) and (not ema or key in (EMA + "decay", EMA + "num_updates")):
         return f"{EMA}*"
     if prefix is not None and key.startswith(prefix):
         name = key[len(prefix) :]
