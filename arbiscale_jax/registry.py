@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
+from safetensors import SafetensorError
 
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.inference import Model
@@ -79,8 +80,8 @@ def write_export(folder: Path, about: dict, weights: dict, card: str, dtype) -> 
         save_weights(folder / WEIGHTS, weights, dtype)
         (folder / CARD).write_text(card)
         write_text(folder / CONFIG, json.dumps({"format": FORMAT, **about}, indent=1) + "\n")
-    except OSError as e:
-        raise UserError(f"{folder} cannot be written ({e.strerror}); choose another folder or make room.") from e
+    except (OSError, SafetensorError) as e:
+        raise UserError(f"{folder} cannot be written ({e}); choose another folder or make room.") from e
 
 
 def parameter_table(weights: dict) -> str:

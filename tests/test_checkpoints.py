@@ -20,6 +20,7 @@ from PIL import Image
 import arbiscale_jax as aj
 from arbiscale_jax import UserError, interop, storage
 from arbiscale_jax.cli import convert, program, sample, train
+from arbiscale_jax.config import get_base_config
 from arbiscale_jax.interop import layout, torch_checkpoint
 from arbiscale_jax.interop.schedule import schedule_buffers
 
@@ -165,6 +166,9 @@ def test_published_names_cover_the_table_and_share_what_it_shares():
     for name, arch in archs.items():
         config = interop.model_config(json.loads(json.dumps(arch)))
         assert config["condition"]["enabled"] == name.endswith("_sr"), name
+    base = get_base_config().model.to_dict()
+    for part in ("first_stage", "liif", "unet", "schedule", "condition"):
+        assert set(config[part]) == set(base[part])  # else training refuses a converted model as another architecture
     assert interop.model_config(archs["faces_sr"])["condition"]["upsampling"] == 8
     with pytest.raises(UserError, match="ffqh cannot be read.*names ffhq, lsun_bedroom"):
         interop.read_arch("ffqh")
@@ -574,6 +578,7 @@ def test_a_u_net_of_other_heads_is_no_start(tmp_path, compvis, config_file, no_c
         (["--ckpt=a.ckpt", "--output=o"], "Give --arch"),
         (["--ckpt=a.ckpt", "--arch=ffhq"], "Give --output"),
         (["--model=a", "--output=o"], "with --model give --to-torch alone"),
+        (["--model=a", "--to-torch=o"], "o does not end in one of .ckpt"),
         (["--ckpt=a.ckpt", "--model=b"], "exclude each other"),
         (["--ckpt=none.ckpt", "--arch=ffhq", "--output=o"], "no checkpoint file none.ckpt"),
         (["--ckpt=none.ckpt", "--arch=ffhq", "--output=full"], "full exists and is not an exported model"),

@@ -46,6 +46,10 @@ def main(argv: list[str], prog: str = "python -m arbiscale_jax.interop") -> None
         raise UserError("Give --arch, a JSON file with the checkpoint's architecture or a published experiment's name.")
     if opts["model"] and (opts["arch"] or opts["ema"] or opts["output"]):
         raise UserError("--arch, --ema and --output belong to --ckpt; with --model give --to-torch alone.")
+    if opts["to-torch"]:
+        from arbiscale_jax.interop.files import check_suffix
+
+        check_suffix(Path(opts["to-torch"]))
 
     program.start_jax()
     if opts["ckpt"]:

@@ -44,7 +44,7 @@ def describe(data: bytes) -> dict[str, set[str]]:
             memo[len(memo)] = first
         if op.name in ("GLOBAL", "STACK_GLOBAL", "INST"):
             name = arg.replace(" ", ".", 1) if arg else "unknown"
-            found[modern(name)] = found.setdefault(name, set())  # torch may list it under either name
+            found[name] = found.setdefault(modern(name), set())  # torch may list it under either name
             stack.append(name)
         elif op.name in ("NEWOBJ", "NEWOBJ_EX", "REDUCE"):
             if op.name == "REDUCE" and first in found:

@@ -37,6 +37,7 @@ class Checkpoint(NamedTuple):
     model: dict  # the `model` part of a configuration
     params: dict  # first_stage (encoder, decoder, liif) and unet, as far as the file has them
     scale_factor: float
+    prefix: str | None  # of the first stage's keys: "" in a file of its own, None where there is none
     report: list[str]  # what was read from where, a line each
 
 
@@ -67,7 +68,7 @@ def load_torch(path: str | Path, arch: Mapping | str | Path, ema: bool = False, 
             f"{path} holds no first stage: no key starts with {FIRST_STAGE} or encoder.; is it another model's file? "
             "(partial=True takes the U-Net alone.)"
         )
-    if not partial and "unet" not in found.params and found.report[0].startswith(FIRST_STAGE):
+    if not partial and "unet" not in found.params and found.prefix:
         raise UserError(f"{path} holds no U-Net: no key starts with {UNET} (partial=True takes the first stage alone).")
     return Model(found.model, found.params, found.scale_factor)
 
@@ -98,7 +99,7 @@ def read_checkpoint(path: str | Path, arch: Mapping | str | Path, ema: bool = Fa
     report.append(f"scale_factor {scale_factor:.6g} from {origin}")
     for name, count in sorted(unused.items()):
         report.append(f"not used: {name} ({count} tensors)")
-    return Checkpoint(model, params, scale_factor, report)
+    return Checkpoint(model, params, scale_factor, prefix, report)
 
 
 def _find_first_stage(state: Mapping) -> tuple[str | None, bool]:
