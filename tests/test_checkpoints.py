@@ -379,6 +379,7 @@ def test_what_lies_beside_the_weights_is_left_alone(tmp_path, state):
         (dict(first_stage=dict(ch_mult=[])), "ch_mult is a list of one"),
         (dict(first_stage=dict(ch=40, ch_mult=[1, 2])), "cannot be built.*num_groups=32"),
         (dict(unet=dict(num_head_channels=24)), "num_head_channels = 24 does not divide the 64 channels"),
+        (dict(unet=dict(num_res_blocks=[1])), "num_res_blocks has 1 entries for the 2 of channel_mult"),
         (dict(unet=dict(num_head_channels=-1)), "neither num_heads nor num_head_channels"),
         (dict(unet=dict(use_new_attention_order=True)), "use_new_attention_order = True is not supported"),
         (dict(liif=dict(cell_decode="yes")), "cell_decode is true or false"),

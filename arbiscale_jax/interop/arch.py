@@ -141,11 +141,14 @@ def _part(arch: Mapping, name: str) -> dict:
 
 
 def _heads(unet: Mapping) -> dict:
-    """num_heads and num_head_channels, one of them 0; the latter wins, as in the reference."""
+    """Checks the U-Net's levels; returns num_heads and num_head_channels, one of them 0; the latter wins, as in the reference."""
     channels, heads = (max(unet.get(key, -1), 0) for key in ("num_head_channels", "num_heads"))
     if not (channels or heads):
         raise UserError("arch.unet gives neither num_heads nor num_head_channels; attention needs one.")
     mults, rates = unet.get("channel_mult", (1, 2, 4, 8)), unet["attention_resolutions"]
+    blocks = unet["num_res_blocks"]
+    if not isinstance(blocks, int) and len(blocks) != len(mults):
+        raise UserError(f"arch.unet.num_res_blocks has {len(blocks)} entries for the {len(mults)} of channel_mult.")
     attending = {mult for level, mult in enumerate(mults) if 2**level in rates} | {mults[-1]}
     for width in (unet["model_channels"] * mult for mult in sorted(attending)):
         if width % (channels or heads):
