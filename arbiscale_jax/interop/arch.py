@@ -141,7 +141,7 @@ def _part(arch: Mapping, name: str) -> dict:
 
 
 def _heads(unet: Mapping) -> dict:
-    """Checks the U-Net's levels; returns num_heads and num_head_channels, one of them 0; the latter wins, as in the reference."""
+    """Checks the U-Net's levels; returns num_heads and num_head_channels, one of them 0 (the latter wins)."""
     channels, heads = (max(unet.get(key, -1), 0) for key in ("num_head_channels", "num_heads"))
     if not (channels or heads):
         raise UserError("arch.unet gives neither num_heads nor num_head_channels; attention needs one.")
