@@ -82,8 +82,8 @@ VARIANTS = {
 SHAPES_ONLY = {
     "one level": make_arch(dict(ch_mult=[3], z_channels=1), dict(num_head_channels=96, model_channels=96)),
     "deep": make_arch(
-        dict(ch_mult=[1, 1, 2, 3, 2], num_res_blocks=3, attn_resolutions=[4, 1], double_z=True, z_channels=64),
-        dict(channel_mult=[1, 2, 2, 4, 4], attention_resolutions=[1, 2, 4, 8], num_head_channels=-1, num_heads=8),
+        dict(ch_mult=[1, 1, 3, 2], num_res_blocks=2, attn_resolutions=[4, 2], double_z=True, z_channels=64),
+        dict(channel_mult=[1, 2, 2, 4], attention_resolutions=[1, 2, 4, 8], num_head_channels=-1, num_heads=8),
     ),
     "up and down blocks without scale-shift": make_arch(
         unet=dict(channel_mult=[1, 2, 3], attention_resolutions=[4], resblock_updown=True, num_res_blocks=3),
@@ -439,7 +439,7 @@ def test_what_cannot_be_written_is_said(tmp_path):
 
 # --- CompVis files, and the command line ---
 
-START = make_arch(dict(ch_mult=[1], attn_type="none"))
+START = make_arch(dict(ch_mult=[1], attn_type="none"), liif=dict(local_ensemble=False, cell_decode=False))
 
 
 @pytest.fixture(scope="module")
@@ -524,7 +524,7 @@ def config_file(tmp_path_factory):
         f"    config.model.update(model_config({START!r}))\n"
         "    config.stage = stage\n"
         "    config.data.update(image_size=8, target_min=4, target_max=8, target_patch=4, val_num=1)\n"
-        "    config.train.update(steps=1, batch_size=2, learning_rate=0.0, val_every=0, log_every=1)\n"
+        "    config.train.update(steps=1, batch_size=2, learning_rate=0.0, ema_decay=0.0, grad_clip=0.0)\n"
         "    return config\n"
     )
     return path
