@@ -6,10 +6,20 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
+from safetensors import SafetensorError
 
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.inference import Model
-from arbiscale_jax.storage import CONFIG, WEIGHTS, bundled_models, locate, read_config, read_weights, write_text
+from arbiscale_jax.storage import (
+    CONFIG,
+    WEIGHTS,
+    bundled_models,
+    locate,
+    missing_parts,
+    read_config,
+    read_weights,
+    write_text,
+)
 from arbiscale_jax.weights import save_weights
 
 FORMAT, CARD = 1, "README.md"  # of an exported model
@@ -32,8 +42,11 @@ def load(name: str | os.PathLike, *, dtype=jnp.float32) -> Model:
     if not isinstance(config.get("model"), dict):
         raise UserError(f"{folder / CONFIG} describes no model; export or train it again.")
     scale_factor = float(np.asarray(weights.pop("scale_factor", 1.0)))
-    if "encoder" not in weights.get("first_stage", {}):
-        raise UserError(f"{folder} holds no auto-encoder weights (first_stage/encoder); is the export or run complete?")
+    if missing := missing_parts(weights):
+        raise UserError(
+            f"{folder} lacks the weights of {', '.join(missing)}, so it is no whole model; it may serve as "
+            "--config.first_stage or --config.init_from of a training run."
+        )
     return Model(config["model"], weights, scale_factor, dtype=dtype)
 
 
@@ -47,23 +60,42 @@ def export(run_dir: str | os.PathLike, folder: str | os.PathLike, *, dtype=np.fl
     run_dir, folder = Path(run_dir), Path(folder)
     if not (run_dir / CONFIG).is_file():
         raise UserError(f"{run_dir} is not a training run: it has no {CONFIG}.")
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / WEIGHTS).is_file())):
-        raise UserError(f"{folder} exists and is not an exported model; choose another folder.")
+    check_export_folder(folder)
     config, weights = read_config(run_dir), read_weights(run_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    about = {"format": FORMAT, "model": config["model"], "training": {k: v for k, v in config.items() if k != "model"}}
-    save_weights(folder / WEIGHTS, weights, dtype)
-    (folder / CARD).write_text(_card(run_dir.name, config, weights, np.dtype(dtype).name))
-    write_text(folder / CONFIG, json.dumps(about, indent=1) + "\n")
+    about = {"model": config["model"], "training": {k: v for k, v in config.items() if k != "model"}}
+    write_export(folder, about, weights, _card(run_dir.name, config, weights, np.dtype(dtype).name), dtype)
     return folder
 
 
-def _card(name: str, config: dict, weights: dict, dtype: str) -> str:
+def check_export_folder(folder: Path) -> None:
+    """Raises: UserError if `folder` holds something else than an exported model."""
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / WEIGHTS).is_file())):
+        raise UserError(f"{folder} exists and is not an exported model; choose another folder.")
+
+
+def write_export(folder: Path, about: dict, weights: dict, card: str, dtype) -> None:
+    """Writes an exported model: `about` (model, and where it comes from) as config.json, weights, model card."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_weights(folder / WEIGHTS, weights, dtype)
+        (folder / CARD).write_text(card)
+        write_text(folder / CONFIG, json.dumps({"format": FORMAT, **about}, indent=1) + "\n")
+    except (OSError, SafetensorError) as e:
+        raise UserError(f"{folder} cannot be written ({e}); choose another folder or make room.") from e
+
+
+def parameter_table(weights: dict) -> str:
+    """Returns a Markdown table of the networks' parameter counts."""
+
     def count(tree):
         return sum(count(v) if isinstance(v, dict) else np.size(v) for v in tree.values())
 
-    parts = {**weights["first_stage"], **({"unet": weights["unet"]} if "unet" in weights else {})}
-    rows = "\n".join(f"| {part} | {count(tree):,} |" for part, tree in parts.items())
+    parts = {**weights.get("first_stage", {}), **({"unet": weights["unet"]} if "unet" in weights else {})}
+    rows = [f"| {part} | {count(tree):,} |" for part, tree in parts.items()]
+    return "\n".join(["| part | parameters |", "| --- | --- |", *rows])
+
+
+def _card(name: str, config: dict, weights: dict, dtype: str) -> str:
     task = "super-resolution" if config["model"]["condition"]["enabled"] else "generation"
     data = config.get("data", {})
     return f"""# {name}
@@ -72,9 +104,7 @@ A model of arbiscale_jax for arbitrary-scale {task}, exported from the run `{nam
 
 Use: `python run_sample.py --model THIS_FOLDER ...`, or `arbiscale_jax.load("THIS_FOLDER")`.
 
-| part | parameters |
-| --- | --- |
-{rows}
+{parameter_table(weights)}
 
 - Weights: {dtype}, averaged (EMA) where the run kept an average.
 - Trained on: {data.get("source", "unknown")} {data.get("root", "")}, crops of {data.get("image_size")} pixels.

@@ -34,6 +34,12 @@ def merge(*trees) -> dict:
     return unflatten({key: value for tree in trees for key, value in flatten(tree).items()})
 
 
+def missing_parts(weights: dict) -> list[str]:
+    """Names the parts of the auto-encoder that a tree of weights lacks."""
+    first_stage = weights.get("first_stage", {})
+    return [f"first_stage/{part}" for part in ("encoder", "decoder", "liif") if part not in first_stage]
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a file complete or not at all."""
     part = path.with_name(path.name + ".part")

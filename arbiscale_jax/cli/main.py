@@ -14,6 +14,7 @@ _COMMANDS = {  # name: (module of arbiscale_jax.cli, what it does)
     "generate": ("sample", "generate images of any size"),
     "eval": ("evaluate", "measure models and interpolations: PSNR, LPIPS, FID, SelfSSIM, speed, ..."),
     "export": ("export", "turn a training run into an exported model"),
+    "convert": ("convert", "turn a PyTorch checkpoint into an exported model, and back"),
 }
 
 

@@ -51,7 +51,7 @@ class Model:
     def posterior(self, x):
         """Encodes x [b H W 3] -> (mean, log_var) [b H/f W/f c], unscaled; log_var is None without double_z."""
         x = self._image(x)
-        return self._posterior(self.params["first_stage"], x)
+        return self._posterior(self._first_stage("encoder"), x)
 
     def encode(self, x):
         """Encodes x [b H W 3] to the latent that diffusion sees: posterior mean times scale_factor, [b H/f W/f c]."""
@@ -172,7 +172,8 @@ class Model:
         box = check_box(box, size)
         check_memory((len(z), *box[2:], 3), np.dtype(dtype))
         out = np.empty((len(z), *box[2:], 3), dtype)
-        grid = partial(self._grid, self.params["first_stage"])
+        self._first_stage("decoder")
+        grid = partial(self._grid, self._first_stage("liif"))
         for i in range(len(z)):
             features = self._features(self.params["first_stage"], z[i : i + 1] / self.scale_factor)
             render_tiles(grid, features, size, box, out[i : i + 1], finish, self.tile)
@@ -185,6 +186,15 @@ class Model:
                 f"Images are float32 [b, H, W, 3] of at least {self.factor} pixels a side, got {list(x.shape)}."
             )
         return x
+
+    def _first_stage(self, part):
+        """The auto-encoder's weights. Raises: UserError if `part` is absent, as of an imported encoder alone."""
+        weights = self.params.get("first_stage", {})
+        if part not in weights:
+            raise UserError(
+                f"This model has no {part} (first_stage/{part}); train one, or load a model with a whole auto-encoder."
+            )
+        return weights
 
     def _unet_params(self, c):
         if "unet" not in self.params:

@@ -16,7 +16,19 @@ class Entry(NamedTuple):
 
     torch: str
     path: tuple[str, ...]
-    kind: str  # conv, dense, norm, liif or qkv (three 1x1 convolutions there, one dense layer here)
+    kind: str  # one of KINDS
+
+
+# how a weight is shaped there (o output, i input channels); here convolutions are [h w i o] and all others [i o]
+KINDS = {
+    "norm": "o",
+    "linear": "o i",
+    "conv1d": "o i 1",
+    "pointwise": "o i 1 1",  # a 1x1 convolution that is a dense layer here
+    "qkv": "o i 1 1",  # three of them, one dense layer here
+    "conv": "o i h w",
+    "liif": "o i",  # a linear layer whose parameters lie side by side here
+}
 
 
 def autoencoder_res(torch: str, path: tuple, changes: bool) -> Iterator[Entry]:
@@ -30,7 +42,7 @@ def autoencoder_res(torch: str, path: tuple, changes: bool) -> Iterator[Entry]:
 def autoencoder_attention(torch: str, path: tuple) -> Iterator[Entry]:
     yield Entry(f"{torch}.norm", (*path, "norm"), "norm")
     yield Entry(torch, (*path, "qkv"), "qkv")
-    yield Entry(f"{torch}.proj_out", (*path, "proj_out"), "dense")
+    yield Entry(f"{torch}.proj_out", (*path, "proj_out"), "pointwise")
 
 
 def _middle(torch: str, path: tuple, attention: bool) -> Iterator[Entry]:
@@ -85,12 +97,22 @@ def decoder_entries(
                 )
 
 
+def liif_entries(cfg: Mapping) -> Iterator[Entry]:
+    """Layers of f_theta, which alternate with ReLUs there; `cfg` is model.liif."""
+    for i in range(len(cfg["hidden"]) + 1):
+        yield Entry(f"decoder.inr.imnet.layers.{2 * i}", ("liif", str(i)), "liif")
+
+
 def first_stage_entries(model: Mapping) -> Iterator[Entry]:
-    """Layers of E, D and f_theta in the order of the file's first stage."""
+    """Layers of E, D and f_theta in the order of the reference's first stage."""
     yield from encoder_entries(model["first_stage"])
     yield from decoder_entries(model["first_stage"])
-    for i in range(len(model["liif"]["hidden"]) + 1):
-        yield Entry(f"decoder.inr.imnet.layers.{2 * i}", ("liif", str(i)), "liif")
+    yield from liif_entries(model["liif"])
+
+
+def compvis_encoder_entries(model: Mapping) -> Iterator[Entry]:
+    """Layers of E as the CompVis auto-encoders (AutoencoderKL, VQModelInterface) name them."""
+    return encoder_entries(model["first_stage"], torch="encoder", quant="quant_conv")
 
 
 def _unet_res(torch: str, path: str, changes: bool) -> Iterator[Entry]:
@@ -102,7 +124,7 @@ def _unet_res(torch: str, path: str, changes: bool) -> Iterator[Entry]:
         ("out_layers.3", "conv2"),
     ]
     for there, here in names:
-        kind = {"n": "norm", "c": "conv", "e": "dense"}[here[0]]
+        kind = {"n": "norm", "c": "conv", "e": "linear"}[here[0]]
         yield Entry(f"{torch}.{there}", (path, here), kind)
     if changes:
         yield Entry(f"{torch}.skip_connection", (path, "shortcut"), "conv")
@@ -110,16 +132,16 @@ def _unet_res(torch: str, path: str, changes: bool) -> Iterator[Entry]:
 
 def _unet_attention(torch: str, path: str) -> Iterator[Entry]:
     yield Entry(f"{torch}.norm", (path, "norm"), "norm")
-    yield Entry(f"{torch}.qkv", (path, "qkv"), "dense")
-    yield Entry(f"{torch}.proj_out", (path, "proj_out"), "dense")
+    yield Entry(f"{torch}.qkv", (path, "qkv"), "conv1d")
+    yield Entry(f"{torch}.proj_out", (path, "proj_out"), "conv1d")
 
 
 def unet_entries(model: Mapping) -> Iterator[Entry]:
     """Layers of eps_theta under `model.diffusion_model.`: numbered blocks there, named levels here."""
     cfg, unet = model["unet"], models.build_unet(model)
     mults, last = tuple(cfg["channel_mult"]), len(cfg["channel_mult"]) - 1
-    yield Entry("time_embed.0", ("time_embed_0",), "dense")
-    yield Entry("time_embed.2", ("time_embed_1",), "dense")
+    yield Entry("time_embed.0", ("time_embed_0",), "linear")
+    yield Entry("time_embed.2", ("time_embed_1",), "linear")
     yield Entry("input_blocks.0.0", ("conv_in",), "conv")
     number, width, skips = 1, 1, [1]
     for level, mult in enumerate(mults):
@@ -168,17 +190,32 @@ def tensors(entry: Entry) -> list[str]:
     return [f"{layer}.{x}" for x in ("weight", "bias") for layer in layers]
 
 
+def leaves(entry: Entry) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Where the layer's weight and bias lie in our tree of parameters."""
+    if entry.kind == "liif":
+        path, i = entry.path
+        return (path, f"kernel_{i}"), (path, f"bias_{i}")
+    return (*entry.path, "scale" if entry.kind == "norm" else "kernel"), (*entry.path, "bias")
+
+
 def to_ours(entry: Entry, arrays: list[np.ndarray]) -> dict[tuple[str, ...], np.ndarray]:
     """Turns the layer's tensors (in `tensors` order) into our parameters: path -> array."""
     half = len(arrays) // 2
     weight, bias = np.concatenate(arrays[:half]), np.concatenate(arrays[half:])
-    if entry.kind == "norm":
-        return {(*entry.path, "scale"): weight, (*entry.path, "bias"): bias}
     if entry.kind == "conv":
         weight = weight.transpose(2, 3, 1, 0)  # o i h w -> h w i o
-    else:
+    elif entry.kind != "norm":
         weight = weight.reshape(weight.shape[:2]).T  # o i (1 (1)) -> i o
-    if entry.kind == "liif":
-        path, i = entry.path
-        return {(path, f"kernel_{i}"): weight, (path, f"bias_{i}"): bias}
-    return {(*entry.path, "kernel"): weight, (*entry.path, "bias"): bias}
+    return dict(zip(leaves(entry), (weight, bias)))
+
+
+def to_torch(entry: Entry, flat: Mapping[tuple[str, ...], np.ndarray]) -> dict[str, np.ndarray]:
+    """Undoes `to_ours`: our parameters, path -> array, -> the layer's tensors, name -> array (views)."""
+    weight, bias = (flat[path] for path in leaves(entry))
+    if entry.kind == "conv":
+        weight = weight.transpose(3, 2, 0, 1)
+    elif entry.kind != "norm":
+        weight = weight.T
+        weight = weight[(..., *[None] * (len(KINDS[entry.kind].split()) - 2))]
+    parts = 3 if entry.kind == "qkv" else 1
+    return dict(zip(tensors(entry), [*np.split(weight, parts), *np.split(bias, parts)]))

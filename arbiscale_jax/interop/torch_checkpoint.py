@@ -1,8 +1,11 @@
-"""Reads the reference implementation's PyTorch checkpoints."""
+"""Reads PyTorch checkpoints of the reference implementation and of the CompVis latent-diffusion models."""
 
-import pickle
-from collections.abc import Mapping
+import functools
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from flax import traverse_util
@@ -13,133 +16,224 @@ from arbiscale_jax.inference import Model
 
 from . import layout
 from .arch import model_config, read_arch
+from .files import read_state_dict
+from .schedule import BUFFERS, check_schedule
 
 UNET, EMA, FIRST_STAGE = "model.diffusion_model.", "model_ema.", "first_stage_model."
 
+# what lies in such files beside the weights that are read: losses, conditioners, counters
+_BESIDE = re.compile(
+    r"(loss|cond_stage_model|perceptual_loss|lpips|discriminator|optimizers?|lr_schedulers?|callbacks)\."
+    r"|(lvlb_weights|logvar|cond_ids|scale_factor|global_step|epoch)$"
+)
+_BESIDE_FIRST_STAGE = re.compile(r"(loss|model_ema|lpips|discriminator)\.|logvar$")
+# the CompVis decoder upsamples, so it is no D; its codebook look-up is left out, as the reference does
+_BESIDE_COMPVIS = re.compile(r"decoder\.(conv_in|mid|up|norm_out|conv_out)\.|post_quant_conv\.|quantize\.|colorize$")
 
-def load_torch(path: str | Path, arch: Mapping | str | Path, ema: bool = False) -> Model:
-    """Loads a diffusion checkpoint of the reference implementation, its first stage included.
 
-    Args: path, the file (a state dict, or a dict holding one); arch, the mapping of its configuration, or a JSON file
-      with it; ema, the U-Net's averaged weights instead of the raw ones.
+class Checkpoint(NamedTuple):
+    """What a file holds, in our terms."""
+
+    model: dict  # the `model` part of a configuration
+    params: dict  # first_stage (encoder, decoder, liif) and unet, as far as the file has them
+    scale_factor: float
+    prefix: str | None  # of the first stage's keys: "" in a file of its own, None where there is none
+    report: list[str]  # what was read from where, a line each
+
+
+class Part(NamedTuple):
+    """One network in a file."""
+
+    tree: str  # first_stage or unet
+    title: str
+    entries: list[layout.Entry]
+    key: Callable[[str], str]  # a layer's tensor, as layout names it -> its key in the file
+
+
+def load_torch(path: str | Path, arch: Mapping | str | Path, ema: bool = False, *, partial: bool = False) -> Model:
+    """Loads a checkpoint of the reference implementation, or of the CompVis models that it builds on.
+
+    A first stage alone gives a Model without U-Net. Of a CompVis auto-encoder the encoder is taken (its decoder
+    upsamples), so the Model encodes, and denoises where the file holds a U-Net, but does not render.
+    Args: path, a PyTorch or .safetensors file (a state dict, or a dict holding one); arch, the mapping of its
+      configuration, a JSON file with it, or a published experiment's name; ema, the U-Net's averaged weights instead
+      of the raw ones; partial, accept a diffusion model's file without its U-Net or its first stage.
     Returns: a Model in float32.
-    Raises: UserError if the file is unreadable, holds no weights, or has a missing, unexpected or wrongly shaped key.
+    Raises: UserError if the file is unreadable, calls functions, holds no weights, or has a missing, unexpected or
+      wrongly shaped key, which it names.
     """
+    found = read_checkpoint(path, arch, ema)
+    if not partial and "first_stage" not in found.params:
+        raise UserError(
+            f"{path} holds no first stage: no key starts with {FIRST_STAGE} or encoder.; is it another model's file? "
+            "(partial=True takes the U-Net alone.)"
+        )
+    if not partial and "unet" not in found.params and found.prefix:
+        raise UserError(f"{path} holds no U-Net: no key starts with {UNET} (partial=True takes the first stage alone).")
+    return Model(found.model, found.params, found.scale_factor)
+
+
+def read_checkpoint(path: str | Path, arch: Mapping | str | Path, ema: bool = False) -> Checkpoint:
+    """Reads whatever networks of ours a file holds; arguments and errors as `load_torch`."""
     arch, path = read_arch(arch), Path(path)
-    state = read_state_dict(path)
     model = model_config(arch)
-    first_stage = _under(state, FIRST_STAGE)
-    if not first_stage and any(key.startswith("encoder.") for key in state):
-        first_stage = dict(state)
-    if not first_stage:
+    state = read_state_dict(path)
+    check_schedule(state, model["schedule"], path)
+    prefix, compvis = _find_first_stage(state)
+    if prefix is not None and not compvis:
+        model["first_stage"]["decoder_attention"] = _decoder_rule(model["first_stage"], state, prefix)
+    parts = list(_parts(state, model, ema, path, prefix, compvis))
+    if not parts:
         raise UserError(
-            f"{path} holds no first stage: no key starts with {FIRST_STAGE} or encoder.; is it another model's file?"
+            f"{path} holds no first stage and no U-Net: no key starts with {FIRST_STAGE}, encoder. or {UNET}; is it "
+            "another model's file?"
         )
-    first_stage = {k: v for k, v in first_stage.items() if not k.startswith("loss.")}
-    model["first_stage"]["decoder_attention"] = _decoder_rule(model["first_stage"], first_stage)
-    params = {
-        "first_stage": convert(
-            layout.first_stage_entries(model), first_stage, f"{path}, first stage", model, "first_stage"
-        )
-    }
-    unet = _ema_state(state, model, path) if ema else _under(state, UNET)
-    if unet:
-        params["unet"] = convert(layout.unet_entries(model), unet, f"{path}, U-Net", model, "unet")
-    elif any(key.startswith(FIRST_STAGE) for key in state):
-        raise UserError(f"{path} holds no U-Net: no key starts with {UNET}.")
-    scale_factor = float(state["scale_factor"]) if "scale_factor" in state else float(arch.get("scale_factor", 1.0))
-    return Model(model, params, scale_factor)
+    unused = _check_keys(parts, state, model, path, prefix, compvis)
+    params, report = {}, []
+    for part in parts:
+        weights = convert(part, state)
+        report.append(f"{part.title}: {_count(weights):,} parameters")
+        params[part.tree] = {**params.get(part.tree, {}), **weights}
+    scale_factor = _scale_factor(state, arch, path)
+    origin = "the file" if "scale_factor" in state else "arch" if "scale_factor" in arch else "the default"
+    report.append(f"scale_factor {scale_factor:.6g} from {origin}")
+    for name, count in sorted(unused.items()):
+        report.append(f"not used: {name} ({count} tensors)")
+    return Checkpoint(model, params, scale_factor, prefix, report)
 
 
-def read_state_dict(path: Path) -> dict[str, np.ndarray]:
-    """Reads the tensors of a PyTorch file without running anything in it: name -> array.
+def _find_first_stage(state: Mapping) -> tuple[str | None, bool]:
+    """The prefix of the first stage's keys (None: there is no such key), and whether its layout is CompVis's."""
+    prefix = FIRST_STAGE if any(key.startswith(FIRST_STAGE) for key in state) else ""
+    names = [key[len(prefix) :] for key in state if key.startswith(prefix)]
+    if any(name.startswith(("encoder.0.", "decoder.decoder.", "decoder.inr.")) for name in names):
+        return prefix, False
+    if any(name.startswith(("encoder.", "quant_conv.")) for name in names):
+        return prefix, True
+    return (prefix, False) if prefix else (None, False)
 
-    Raises: UserError if it is missing, is no PyTorch file, or needs more than tensors to be unpickled.
+
+def _parts(state, model, ema: bool, path: Path, prefix: str | None, compvis: bool) -> Iterator[Part]:
+    if prefix is not None:
+        entries = layout.compvis_encoder_entries(model) if compvis else layout.first_stage_entries(model)
+        what = "encoder (CompVis) -> first_stage/encoder" if compvis else "first stage -> first_stage"
+        yield Part("first_stage", f"{prefix or 'encoder.'}* {what}", list(entries), lambda name: prefix + name)
+    entries = list(layout.unet_entries(model))
+    if ema:
+        if not any(key.startswith(EMA + "diffusion_model") for key in state):
+            raise UserError(f"{path} holds no averaged weights ({EMA}*); load it with ema=False.")
+        # LitEma drops the dots of the names it averages
+        yield Part("unet", f"{EMA}* averaged U-Net -> unet", entries, averaged_name)
+    elif any(key.startswith(UNET) for key in state):
+        yield Part("unet", f"{UNET}* U-Net -> unet", entries, lambda name: UNET + name)
+
+
+def averaged_name(name: str) -> str:
+    return EMA + ("diffusion_model." + name).replace(".", "")
+
+
+def _check_keys(parts, state, model, path, prefix, compvis) -> dict[str, int]:
+    """Checks that every key is used and fits, or is known to be beside the point; returns the latter, counted.
+
+    Raises: UserError naming the missing, wrongly shaped or unexpected key.
     """
-    try:
-        import torch
-    except ImportError as e:
-        raise UserError("Reading a PyTorch file needs torch: pip install 'arbiscale_jax[interop]'.") from e
-    if not path.is_file():
-        raise UserError(f"There is no checkpoint file {path}.")
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as e:
-        reason = str(e).strip().split("\n")[0]
-        raise UserError(f"{path} cannot be read as a PyTorch checkpoint of plain tensors: {reason}") from e
-    if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
-        found = found["state_dict"]
-    if not isinstance(found, Mapping):
-        raise UserError(f"{path} holds a {type(found).__name__}, not a state dict.")
-    state = {k: v.detach().float().numpy() for k, v in found.items() if isinstance(v, torch.Tensor)}
-    if not state:
-        raise UserError(f"{path} holds no tensors.")
-    return state
+    wanted = {}
+    for part in parts:
+        shapes = expected_shapes(model, part.tree)
+        for entry in part.entries:
+            wanted |= {part.key(name): array.shape for name, array in layout.to_torch(entry, shapes).items()}
+    ema = any(part.key("") == averaged_name("") for part in parts)
+    unused, unexpected = {}, []
+    for key in state:
+        if key not in wanted:
+            if name := _beside(key, prefix, compvis, ema):
+                unused[name] = unused.get(name, 0) + 1
+            else:
+                unexpected.append(key)
+    missing = [key for key in wanted if key not in state]
+    if missing:
+        more = f", {len(missing) - 1} more are missing" if len(missing) > 1 else ""
+        more += f", {unexpected[0]} is unexpected" if unexpected else ""
+        raise UserError(f"{path}: the key {missing[0]} is missing; does arch describe this file{more}?")
+    for key, shape in wanted.items():
+        if state[key].shape != shape:
+            raise UserError(f"{path}: {key} {state[key].shape} does not fit arch, which needs {shape}.")
+    if unexpected:
+        more = f" (with {len(unexpected) - 1} more)" if len(unexpected) > 1 else ""
+        raise UserError(f"{path}: the key {unexpected[0]} is unexpected{more}; does arch describe this file?")
+    return unused
 
 
-def convert(entries, state: Mapping[str, np.ndarray], where: str, model: Mapping, part: str) -> dict:
-    """Turns a part's tensors into our parameter tree; every key must be used and fit.
+def _beside(key: str, prefix: str | None, compvis: bool, ema: bool) -> str:
+    """What a key belongs to that is known to be beside the point, "" where it is unexpected."""
+    if key in BUFFERS:
+        return "the schedule, which agrees with arch"
+    if match := _BESIDE.match(key):
+        return match[0]
+    if key.startswith(UNET):
+        return f"{UNET}*, the raw U-Net" if ema else ""
+    if key.startswith(EMA) and (not ema or key in (EMA + "decay", EMA + "num_updates")):
+        return f"{EMA}*"
+    if prefix is not None and key.startswith(prefix):
+        name = key[len(prefix) :]
+        if match := _BESIDE_FIRST_STAGE.match(name) or (_BESIDE_COMPVIS.match(name) if compvis else None):
+            return prefix + match[0].split(".")[0]
+    return ""
 
-    Raises: UserError naming the missing, unexpected or wrongly shaped key.
+
+def convert(part: Part, state: Mapping[str, np.ndarray]) -> dict:
+    """Turns a part's tensors into our parameter tree, of arrays of its own."""
+    ours = {}
+    for entry in part.entries:
+        for leaf, array in layout.to_ours(entry, [state[part.key(name)] for name in layout.tensors(entry)]).items():
+            ours[leaf] = np.array(array, np.float32, order="C")
+    return traverse_util.unflatten_dict(ours)
+
+
+def expected_shapes(model: Mapping, tree: str) -> dict[tuple[str, ...], np.ndarray]:
+    """Stand-ins (no memory) for our parameters of `tree`, first_stage or unet, by shape evaluation.
+
+    Raises: UserError if such networks cannot be built.
     """
-    wanted, ours, unused = expected_shapes(model, part), {}, set(state)
-    for entry in entries:
-        names = layout.tensors(entry)
-        for name in names:
-            if name not in state:
-                raise UserError(f"{where}: the key {name} is missing; does arch describe this file?")
-        converted = layout.to_ours(entry, [state[name] for name in names])
-        for leaf, array in converted.items():
-            if wanted.get(leaf) != array.shape:
-                shapes = ", ".join(f"{name} {state[name].shape}" for name in names)
-                raise UserError(
-                    f"{where}: {shapes} does not fit arch, which needs {wanted.get(leaf)} at {'/'.join(leaf)}."
-                )
-        ours.update(converted)
-        unused.difference_update(names)
-    if unused:
-        raise UserError(
-            f"{where}: the key {min(unused)} is unexpected (with {len(unused) - 1} more); does arch describe this file?"
-        )
-    missing = set(wanted) - set(ours)
-    assert not missing, f"layout lacks {missing}"
-    return traverse_util.unflatten_dict({k: np.ascontiguousarray(v, np.float32) for k, v in ours.items()})
+    flat = _shapes(json.dumps(model, sort_keys=True), tree)
+    return {path: np.broadcast_to(np.float32(0), shape) for path, shape in flat.items()}
 
 
-def expected_shapes(model: Mapping, part: str) -> dict[tuple[str, ...], tuple[int, ...]]:
-    """Shapes of our parameters of `part` (first_stage or unet), by shape evaluation."""
+@functools.lru_cache(maxsize=8)  # tracing a large network takes seconds
+def _shapes(model_json: str, tree: str) -> dict[tuple[str, ...], tuple[int, ...]]:
     import jax
     import jax.numpy as jnp
 
+    model = json.loads(model_json)
     f, c = models.spatial_factor(model), model["first_stage"]["z_channels"]
     key, z = jax.random.key(0), jnp.zeros((1, 8, 8, c))
-    if part == "unet":
-        condition = z if model["condition"]["enabled"] else None
-        shapes = jax.eval_shape(models.build_unet(model).init, key, z, jnp.zeros(1, jnp.int32), condition)
-    else:
-        window = models.axis(8, 8)
-        shapes = jax.eval_shape(
-            models.build_first_stage(model).init, key, jnp.zeros((1, 8 * f, 8 * f, 3)), window, window
-        )
-    return {k: v.shape for k, v in traverse_util.flatten_dict(shapes["params"]).items()}
+    try:
+        if tree == "unet":
+            condition = z if model["condition"]["enabled"] else None
+            shapes = jax.eval_shape(models.build_unet(model).init, key, z, jnp.zeros(1, jnp.int32), condition)
+        else:
+            window, x = models.axis(8, 8), jnp.zeros((1, 8 * f, 8 * f, 3))
+            shapes = jax.eval_shape(models.build_first_stage(model).init, key, x, window, window)
+    except (ValueError, IndexError) as e:
+        raise UserError(f"arch describes networks that cannot be built: {e}") from e
+    return {path: leaf.shape for path, leaf in traverse_util.flatten_dict(shapes["params"]).items()}
 
 
-def _under(state: Mapping, prefix: str) -> dict:
-    return {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
+def _scale_factor(state: Mapping, arch: Mapping, path: Path) -> float:
+    found = np.asarray(state.get("scale_factor", arch.get("scale_factor", 1.0)))
+    if found.size != 1 or not np.isfinite(found).all() or not (found > 0).all():
+        raise UserError(f"{path}: scale_factor must be one number > 0, got {found}.")
+    return float(found.reshape(()))
 
 
-def _ema_state(state: Mapping, model: Mapping, path: Path) -> dict:
-    """The averaged U-Net under its ordinary names; the file drops their dots."""
-    averaged = _under(state, EMA + "diffusion_model")
-    if not averaged:
-        raise UserError(f"{path} holds no averaged weights ({EMA}*); load it with ema=False.")
-    names = {name.replace(".", ""): name for entry in layout.unet_entries(model) for name in layout.tensors(entry)}
-    return {names.get(key, f"{EMA}{key}"): value for key, value in averaged.items()}
-
-
-def _decoder_rule(first_stage: Mapping, state: Mapping) -> str:
+def _decoder_rule(first_stage: Mapping, state: Mapping, prefix: str) -> str:
     """Which of the two placements of attention in D the file's keys show."""
-    levels = {int(key.split(".")[4]) for key in state if key.startswith("decoder.decoder.1.up.") and ".attn." in key}
+    where = re.compile(re.escape(prefix) + r"decoder\.decoder\.1\.up\.(\d+)\.attn\.")
+    levels = {int(match[1]) for key in state if (match := where.match(key))}
     doubled = models.attention_levels({**first_stage, "decoder_attention": "doubled"}, "decoder")
     constant = models.attention_levels({**first_stage, "decoder_attention": "constant"}, "decoder")
     return "doubled" if levels == set(doubled) != set(constant) else "constant"
+
+
+def _count(tree) -> int:
+    return sum(x.size for x in traverse_util.flatten_dict(tree).values())

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from arbiscale_jax.errors import UserError
-from arbiscale_jax.storage import flatten, is_model, locate, merge, read_config, read_weights, unflatten
+from arbiscale_jax.storage import flatten, is_model, locate, merge, missing_parts, read_config, read_weights, unflatten
 
 from . import checkpoint
 from .stage import Stage
@@ -28,8 +28,13 @@ def check_fields(path: Path, config, fields) -> None:
     """Raises: UserError naming the field if the model at `path` was made with others."""
     other = read_config(path)
     other = other.get("model", other)
+
+    def networks(section):  # dropout is free to change
+        return {k: v for k, v in section.items() if k != "dropout"}
+
     for name in fields:
-        if field := checkpoint.first_difference(other.get(name, {}), config["model"][name], f"model.{name}"):
+        pair = networks(other.get(name, {})), networks(config["model"][name])
+        if field := checkpoint.first_difference(*pair, f"model.{name}"):
             raise UserError(f"{path} was trained with another {field}; use the same config there and here.")
 
 
@@ -38,6 +43,16 @@ def take(path: Path, tree: dict, part: str) -> dict:
     if part not in tree:
         raise UserError(f"{path} has no {part}; give a model that has one.")
     return {part: tree[part]}
+
+
+def take_auto_encoder(path: Path, tree: dict) -> dict:
+    """Returns {"first_stage": ...}. Raises: UserError if a part of it is absent, as where an encoder was imported."""
+    if missing := missing_parts(tree):
+        raise UserError(
+            f"{path} lacks the weights of {', '.join(missing)}; set --config.first_stage=DIR to a run or model with "
+            "the whole auto-encoder (stage first_stage makes one, with loss.freeze_encoder on a given encoder)."
+        )
+    return {"first_stage": tree["first_stage"]}
 
 
 def predecessor(stage: str, workdir: Path) -> Path | None:
@@ -75,9 +90,21 @@ def given_weights(config: dict, workdir: Path, say: Callable[[str], None]) -> di
 
 def _take_first_stage(config, path, say) -> dict:
     say(f"Taking the first stage of {path}.")
-    given = take(path, read_weights(path), "first_stage")
+    given = take_auto_encoder(path, read_weights(path))
     check_fields(path, config, FIRST_STAGE_FIELDS)
     return given
+
+
+def _own_scale(source, tree: dict, given: dict, say) -> dict:
+    """The source's scale_factor where its U-Net goes on with the encoder that it was trained on, else nothing."""
+    theirs, ours = (flatten(t.get("first_stage", {}).get("encoder", {})) for t in (tree, given))
+    same = theirs.keys() == ours.keys() and all(
+        np.shape(v) == np.shape(ours[k]) and np.allclose(v, ours[k], rtol=2e-3, atol=1e-5) for k, v in theirs.items()
+    )  # up to half precision
+    if not (theirs and same and "scale_factor" in tree):
+        return {}
+    say(f"Keeping the scale_factor of {source}, whose encoder this is.")
+    return take(source, tree, "scale_factor")
 
 
 def _for_first_stage(config, workdir, source, first, say):
@@ -102,20 +129,22 @@ def _for_diffusion(config, workdir, source, first, say):
         say(f"Starting the U-Net from {source}.")
         tree = read_weights(source)
         given = take(source, tree, "unet")
+        check_fields(source, config, ("unet",))
     before = predecessor("diffusion", workdir)
-    if first is None and "first_stage" in tree and not (before and is_model(before)):
+    if first is None and not missing_parts(tree) and not (before and is_model(before)):
         check_fields(source, config, FIRST_STAGE_FIELDS)  # the U-Net keeps the auto-encoder that it was trained on
         return given | take(source, tree, "first_stage") | take(source, tree, "scale_factor")
-    return given | _take_first_stage(config, first or need_predecessor("diffusion", workdir), say)
+    given |= _take_first_stage(config, first or need_predecessor("diffusion", workdir), say)
+    return given | _own_scale(source, tree, given, say)
 
 
 def _for_align(config, workdir, source, first, say):
     source = source or need_predecessor("align", workdir)
     say(f"Aligning {source}.")
     tree = read_weights(source)
-    given = take(source, tree, "unet") | take(source, tree, "first_stage") | take(source, tree, "scale_factor")
+    given = take(source, tree, "unet") | take(source, tree, "scale_factor")
     check_fields(source, config, ALL_FIELDS)
-    return given | (_take_first_stage(config, first, say) if first else {})
+    return given | (_take_first_stage(config, first, say) if first else take_auto_encoder(source, tree))
 
 
 def check_fit(given: dict, shapes: dict) -> None:

@@ -1,0 +1,69 @@
+"""A Model as the reference implementation's state dict."""
+
+from pathlib import Path
+
+import numpy as np
+from flax import traverse_util
+
+from arbiscale_jax.errors import UserError
+from arbiscale_jax.inference import Model
+
+from . import layout
+from .files import check_suffix, write_state_dict
+from .schedule import schedule_buffers
+from .torch_checkpoint import EMA, FIRST_STAGE, UNET, averaged_name
+
+
+def state_dict(model: Model) -> dict[str, np.ndarray]:
+    """Names and shapes a Model's weights as the reference implementation does: name -> array.
+
+    With a U-Net that is a whole diffusion model: its schedule's buffers, its raw and its averaged weights (the same
+    here; the reference samples with the latter), scale_factor, and the first stage. A first stage alone has the names
+    of a first stage's own file.
+    Raises: UserError if the model is not one that the reference can hold.
+    """
+    flat = {path: np.asarray(value) for path, value in traverse_util.flatten_dict(model.params).items()}
+    config, unet, first_stage = model.config, _under(flat, "unet"), _under(flat, "first_stage")
+    for name, part in (("unet", unet), ("first_stage", first_stage)):
+        if part and config[name]["num_groups"] != 32:
+            raise UserError(
+                f"The reference's GroupNorm has 32 groups and this model's {name} {config[name]['num_groups']}, so "
+                "its networks cannot hold these weights."
+            )
+    state = {}
+    if unet:
+        tensors = _tensors(layout.unet_entries(config), unet)
+        state |= schedule_buffers(config["schedule"])
+        state |= {UNET + name: value for name, value in tensors.items()}
+        state |= {EMA + "decay": np.float32(0.9999), EMA + "num_updates": np.int32(0)}
+        state |= {averaged_name(name): value for name, value in tensors.items()}
+        state["scale_factor"] = np.float32(model.scale_factor)
+    networks = {
+        "encoder": layout.encoder_entries(config["first_stage"]),
+        "decoder": layout.decoder_entries(config["first_stage"]),
+        "liif": layout.liif_entries(config["liif"]),
+    }
+    prefix = FIRST_STAGE if unet else ""
+    for name, entries in networks.items():
+        if any(path[0] == name for path in first_stage):
+            state |= {prefix + key: value for key, value in _tensors(entries, first_stage).items()}
+    return state
+
+
+def _under(flat: dict, part: str) -> dict:
+    return {path[1:]: value for path, value in flat.items() if path[0] == part}
+
+
+def _tensors(entries, flat: dict) -> dict[str, np.ndarray]:
+    return {name: value for entry in entries for name, value in layout.to_torch(entry, flat).items()}
+
+
+def save_torch(model: Model, path: str | Path) -> Path:
+    """Writes `state_dict(model)`: .ckpt (under the key state_dict, as Lightning), .pt, .pth or .safetensors.
+
+    Raises: UserError for another suffix, a model that the reference cannot hold, or a file that cannot be written.
+    """
+    path = Path(path)
+    check_suffix(path)
+    write_state_dict(path, state_dict(model))
+    return path

@@ -1,0 +1,124 @@
+"""Files of tensors, other people's: PyTorch's and safetensors, read without running anything in them."""
+
+import pickle
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import ml_dtypes  # noqa: F401  (teaches numpy the name bfloat16, which safetensors asks for)
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from arbiscale_jax.errors import UserError
+
+from .pickles import stand_ins
+
+_UNREADABLE = (
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+)  # what damaged pickles and archives raise
+
+
+def read_state_dict(path: Path) -> dict[str, np.ndarray]:
+    """Reads the tensors of a PyTorch or .safetensors file: name -> array, float32 where it is floating.
+
+    A state dict may be the whole file or lie under `state_dict` (Lightning) or `model`/`sd`. Arrays may be views of
+    the file: copy what is kept.
+    Raises: UserError if it is missing, cannot be read, holds no tensors, or calls a function.
+    """
+    if not path.is_file():
+        raise UserError(f"There is no checkpoint file {path}.")
+    state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    if not state:
+        raise UserError(f"{path} holds no tensors.")
+    return state
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with safe_open(path, "np") as file:
+            return {name: _as_float32(file.get_tensor(name)) for name in file.keys()}
+    except (SafetensorError, OSError, ValueError, TypeError) as e:
+        raise UserError(f"{path} cannot be read as a safetensors file: {e}") from e
+
+
+def _as_float32(array: np.ndarray) -> np.ndarray:
+    floating = np.issubdtype(array.dtype, np.floating) or array.dtype.name == "bfloat16"
+    return array.astype(np.float32, copy=False) if floating else array
+
+
+def _read_torch(path: Path) -> dict[str, np.ndarray]:
+    torch = _import_torch("Reading")
+    from torch import serialization
+
+    try:
+        names = serialization.get_unsafe_globals_in_checkpoint(path) if zipfile.is_zipfile(path) else []
+        with serialization.safe_globals(stand_ins(path, names)), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle protocols other than 2
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except UserError:
+        raise
+    except _UNREADABLE as e:
+        reason = str(e).strip().split("\n")[0] or type(e).__name__
+        raise UserError(f"{path} cannot be read as a PyTorch checkpoint of plain tensors: {reason}") from e
+    for keys in (("state_dict",), ("model", "sd")):
+        inner = found
+        for key in keys:
+            inner = inner.get(key) if isinstance(inner, Mapping) else None
+        found = inner if isinstance(inner, Mapping) else found
+    if not isinstance(found, Mapping):
+        raise UserError(f"{path} holds a {type(found).__name__}, not a state dict.")
+    tensors = {str(k): v.detach() for k, v in found.items() if isinstance(v, torch.Tensor)}
+    return {k: (v.float() if v.is_floating_point() else v).numpy() for k, v in tensors.items() if not v.is_complex()}
+
+
+def _import_torch(doing: str):
+    try:
+        import torch
+    except ImportError as e:
+        raise UserError(f"{doing} a PyTorch file needs torch: pip install 'arbiscale_jax[interop]'.") from e
+    return torch
+
+
+SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors")
+
+
+def check_suffix(path: Path) -> None:
+    """Raises: UserError unless `path` ends in one of SUFFIXES."""
+    if path.suffix not in SUFFIXES:
+        raise UserError(f"{path} does not end in one of {', '.join(SUFFIXES)}, which says how to write it.")
+
+
+def write_state_dict(path: Path, state: Mapping[str, np.ndarray]) -> None:
+    """Writes tensors, complete or not at all: .safetensors; .ckpt under `state_dict`; .pt and .pth as they are.
+
+    Raises: UserError for another suffix, or if the file cannot be written.
+    """
+    check_suffix(path)
+    state = {k: np.array(v, order="C") for k, v in state.items()}
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".safetensors":
+            save_file(state, part)
+        else:
+            torch = _import_torch("Writing")
+            tensors = {k: torch.from_numpy(v) for k, v in state.items()}
+            whole = {"state_dict": tensors, "global_step": 0, "epoch": 0}
+            torch.save(whole if path.suffix == ".ckpt" else tensors, part)
+        part.replace(path)
+    except (OSError, RuntimeError, SafetensorError) as e:
+        raise UserError(f"{path} cannot be written ({e}); choose another place or make room.") from e
+    finally:
+        if part.is_file():
+            part.unlink()
