@@ -71,7 +71,7 @@ def get_base_config() -> ml_collections.ConfigDict:
                 lr_size=0,  # side of the LR image that is made of that crop; 0: none
                 flip=True,  # random horizontal mirror
                 transpose=False,  # random vertical mirror and transposition
-                permute_colors=False,  # random order of the colour channels: hues that a small data set lacks
+                recolor=0.0,  # probability of a random order and strength of the channels: hues that a small set lacks
                 min_crop=1.0,  # a crop is image_size / u a side, u ~ U[min_crop, 1], then resized
                 target_min=64,  # first stage and align: side s ~ U[target_min, target_max] of the rendered image
                 target_max=256,  # largest side s

@@ -32,7 +32,7 @@ def get_quickstart_config(task: str, stage: str) -> ml_collections.ConfigDict:
         model_channels=32, channel_mult=(1, 2, 3), num_res_blocks=1, attention_rates=(), num_groups=4
     )
     config.model.sampling.update(steps=50, size=48)
-    config.data.update(image_size=48, min_crop=0.5, target_min=24, target_max=96, target_patch=24)
+    config.data.update(image_size=48, min_crop=0.5, recolor=0.5, target_min=24, target_max=96, target_patch=24)
     config.train.update(steps=1_000_000, minutes=MINUTES, batch_size=8, warmup_steps=50, ema_decay=0.999)
     config.train.update(schedule="cosine", val_every=500, checkpoint_every=500)
     config.loss.kl_weight = 1e-3  # latents of like scale in every channel: a small U-Net learns them sooner

@@ -69,7 +69,7 @@ def assert_same(a, b):
 
 
 def example(image, rng=0, **changes):
-    fields = dict(image_size=16, lr_size=4, flip=False, transpose=False, permute_colors=False, min_crop=1.0)
+    fields = dict(image_size=16, lr_size=4, flip=False, transpose=False, recolor=0.0, min_crop=1.0)
     fields |= dict(target_min=16, target_max=16, target_patch=16)
     return data.example(image, np.random.default_rng(rng), **(fields | changes))
 
@@ -249,10 +249,21 @@ def test_min_crop_shows_up_to_its_share_more_of_the_image():
     assert 14 <= min(spans) < 20 and 50 < max(spans) <= 63
 
 
-def test_permuted_colours_are_the_same_picture_in_all_six_orders():
+def test_recoloured_channels_are_those_of_the_image_weakened_in_any_order():
     image = picture(3, 16, 16)  # as large as the crop, so that only the colours can change
-    made = [to_uint8(example(image, seed, permute_colors=True)["image"]).tobytes() for seed in range(60)]
-    assert set(made) == {image[..., list(order)].tobytes() for order in itertools.permutations(range(3))}
+    orders = set()
+    for seed in range(60):
+        made = to_uint8(example(image, seed, recolor=1.0)["image"]).astype(float)
+        fits = []
+        for k in range(3):  # which channel it was: the one that it is a multiple of
+            gains = [(made[..., k] * image[..., j]).sum() / (image[..., j].astype(float) ** 2).sum() for j in range(3)]
+            errors = [np.abs(made[..., k] - gains[j] * image[..., j]).max() for j in range(3)]
+            fits.append(int(np.argmin(errors)))
+            assert min(errors) <= 1 and 0.39 < gains[fits[-1]] < 1.01
+        orders.add(tuple(fits))
+    assert orders == set(itertools.permutations(range(3)))
+    changed = [to_uint8(example(image, seed, recolor=0.3)["image"]).tobytes() != image.tobytes() for seed in range(100)]
+    assert 15 < sum(changed) < 45
 
 
 @pytest.mark.parametrize("flip, transpose, count", [(0, 0, 1), (1, 0, 2), (0, 1, 4), (1, 1, 8)])

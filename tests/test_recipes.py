@@ -14,6 +14,7 @@ from test_training import tiny as two_levels
 from arbiscale_jax import data, diffusion, models, perceptual, storage
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.training import adversary, checkpoint, latent, loop, mesh, stage, start, train
+from arbiscale_jax.training.optimizer import make_optimizer
 from arbiscale_jax.training.state import create_state
 from arbiscale_jax.training.step import make_train_step, mean_over_parts, stream
 from arbiscale_jax.weights import save_weights
@@ -174,7 +175,7 @@ def test_a_discriminator_joins_at_its_step_and_resumes_bit_by_bit(tmp_path, tiny
         return wide("first_stage", **fields)
 
     def newest(name):
-        tx = loop._make_optimizer(config(3))
+        tx = make_optimizer(config(3).train.learning_rate)
         params = storage.restore_params(tmp_path / name, ema=False)
         like = loop._create_state(config(3), loop.build_stage(config(3)), params, tx)
         with closing(checkpoint.open_manager(tmp_path / name, 2)) as manager:

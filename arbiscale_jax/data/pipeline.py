@@ -20,7 +20,7 @@ _CACHE_BYTES = 2**30  # decoded images in memory, of all loader processes togeth
 _BUFFER = 4  # batches ready ahead of the training
 _SHUFFLED = 2048  # records shuffled at once, at least: grain spends 30 ms / n on a record where there are only n
 _VAL_FIELDS = ("image_size", "lr_size", "target_max", "target_patch")
-_EXAMPLE_FIELDS = (*_VAL_FIELDS, "flip", "transpose", "permute_colors", "min_crop", "target_min")
+_EXAMPLE_FIELDS = (*_VAL_FIELDS, "flip", "transpose", "recolor", "min_crop", "target_min")
 
 logger = logging.getLogger(__name__)
 
@@ -151,5 +151,7 @@ def _check(config: Mapping[str, Any]) -> None:
             f"data.target_patch <= data.target_min <= data.target_max must hold, got {patch}, {low}, {high}; lower the "
             "first or raise the others."
         )
+    if not 0 <= config["recolor"] <= 1:
+        raise UserError(f"data.recolor is a probability, got {config['recolor']}.")
     if not 0 < config["min_crop"] <= 1:
         raise UserError(f"data.min_crop must lie in (0, 1], got {config['min_crop']}.")

@@ -10,6 +10,8 @@ from PIL import Image
 
 from .degradations import BICUBIC, Shrink, resize
 
+WEAKEST = 0.4  # gain of a channel that recolouring weakens
+
 
 def example(
     image: np.ndarray,
@@ -19,7 +21,7 @@ def example(
     lr_size: int,
     flip: bool,
     transpose: bool,
-    permute_colors: bool,
+    recolor: float,
     min_crop: float,
     target_min: int,
     target_max: int,
@@ -32,7 +34,7 @@ def example(
 
     The crop's side is S / u with u ~ U[min_crop, 1], at most the image's shorter side: a smaller image is enlarged.
     With flip the crop is mirrored horizontally, with transpose vertically and along its diagonal, each by a fair coin;
-    with permute_colors its channels are put in a random order.
+    with probability recolor its channels are put in a random order and each is weakened by a gain ~ U[WEAKEST, 1].
 
     Returns: image, float32 [S, S, 3] in [-1, 1]; lr, float32 [l, l, 3], the same image shrunk (only if lr_size > 0);
       target, float32 [p, p, 3], a window of the crop resized from its own pixels to s x s, s uniform over the integers
@@ -48,8 +50,8 @@ def example(
         vertical=transpose and rng.random() < 0.5,
         diagonal=transpose and rng.random() < 0.5,
     )
-    if permute_colors:
-        crop = crop[..., rng.permutation(3)]
+    if recolor and rng.random() < recolor:
+        crop = np.uint8(np.rint(crop[..., rng.permutation(3)] * rng.uniform(WEAKEST, 1.0, 3)))
     size = int(rng.integers(target_min, target_max + 1))
     start = rng.integers(size - target_patch + 1, size=2)
     return _render(crop, rng, image_size, lr_size, size, start, target_patch, shrink)
