@@ -22,7 +22,7 @@ lanczos (Pillow's), between commas; the first is what the others are compared wi
 features/, from which an interrupted run goes on.
 """
 _OF_TASK = {
-    "upscale": ("scales", "protocol", "lr-size", "border", "max-images", "max-side", "samples", "sheet"),
+    "upscale": ("scales", "protocol", "lr-size", "border", "max-images", "max-side", "samples", "start", "sheet"),
     "generate": ("sizes", "num", "features", "inception-weights", "batch-size"),
 }
 TASKS = tuple(_OF_TASK)
@@ -49,8 +49,9 @@ def main(argv: list[str], prog: str = "arbiscale eval") -> None:
     for name in opts["model"]:
         if opts["model"].count(name) > 1:
             raise UserError(f"--model names {name} twice; give each once.")
-    if opts["eta"] is not None and not 0 <= opts["eta"] <= 1:
-        raise UserError(f"--eta={opts['eta']} is no number between 0 and 1.")
+    for name in ("eta", "start"):
+        if opts[name] is not None and not 0 <= opts[name] <= 1:
+            raise UserError(f"--{name}={opts[name]} is no number between 0 and 1.")
     opts["output"] = Path(opts["output"])
     files.check_output_folder(opts["output"], 10**7)
 
@@ -89,6 +90,8 @@ def _define_flags() -> flags.FlagValues:
     flags.DEFINE_enum("sampler", None, ["ddim", "dpmpp"], "Sampler; default: the model's.", flag_values=f)
     flags.DEFINE_float("eta", None, "Noise that DDIM adds at each step; default: the model's.", flag_values=f)
 
+    help_ = "Upscale: 0 starts from noise, s in (0, 1] from the input noised to time s T; default: the model's."
+    flags.DEFINE_float("start", None, help_, flag_values=f)
     flags.DEFINE_string("scales", "2,4,8", "Upscale: factors between commas.", flag_values=f)
     help_ = "Upscale: fixed_hr, LR is the image over the scale; fixed_lr, LR is --lr-size, the image is resized."
     flags.DEFINE_enum("protocol", "fixed_hr", ["fixed_hr", "fixed_lr"], help_, flag_values=f)

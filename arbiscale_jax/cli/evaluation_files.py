@@ -11,7 +11,7 @@ from arbiscale_jax.cli import files
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.evaluation import report
 
-SAMPLING = ("steps", "sampler", "eta")  # handed to the models where given; their configurations have the defaults
+SAMPLING = ("steps", "sampler", "eta", "start")  # where given; else each model has its own
 
 
 def labels(names: list[str]) -> dict[str, str]:

@@ -20,7 +20,8 @@ _MIB = 2**20
 def measure_model(model: Model, lr: np.ndarray | None, sizes: Sequence[tuple[int, int]], **sampling) -> list[dict]:
     """Times one image at each size, compiled beforehand: medians of REPEATS runs, in seconds.
 
-    Args: lr, uint8 [h, w, 3] to upscale, None to generate; sampling, seed, steps, sampler, eta of Model.sample.
+    Args: lr, uint8 [h, w, 3] to upscale, None to generate; sampling, seed, steps, sampler, eta of Model.sample
+      (where sampling starts does not change its time).
     Returns: for each size its PARTS, total, fps = 1 / total, and peak_host_mib, peak_device_mib (None where the device
       does not tell); the host's is the process's largest resident set during the measurement, where Linux tells.
     """

@@ -36,7 +36,7 @@ def interpolation(name: str) -> Method:
 def from_model(name: str, model, samples: int = 1, seed: int = 0, **sampling) -> Method:
     """Makes a method of a Model: latents are sampled once an input and rendered at each size.
 
-    Args: samples, answers an input; sampling, steps, sampler and eta of Model.sample.
+    Args: samples, answers an input; sampling, steps, sampler, eta and start of Model.upscale_latent.
     """
     return Method(name, partial(model.upscale_latent, samples=samples, seed=seed, **sampling), model.render, model)
 
