@@ -126,7 +126,7 @@ def read_split(path: str | Path, names: Sequence[str]) -> list[str]:
         if not found:
             missing.append(line)
     if not chosen:
-        example = f", as {listed[0]}" if listed else ""
+        example = f", as {listed[0]}," if listed else ""
         raise UserError(
             f"None of the {len(listed)} names in the split file {path}{example} is an image of this data set, whose "
             f"first is {names[0]}; give names relative to data.root."
