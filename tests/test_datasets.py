@@ -273,7 +273,7 @@ def test_records_are_protocol_buffers_of_tensorflow():
 
 
 def test_records_agree_with_the_generated_protocol_buffers():
-    pb2 = pytest.importorskip("tensorflow_datasets.proto.tf_example_pb2", reason="the extra tfds is not installed")
+    pb2 = pytest.importorskip("tensorflow_datasets.proto", reason="the extra tfds is not installed").tf_example_pb2
     example = pb2.Example()
     example.features.feature["image"].bytes_list.value.extend([b"first", b"second"])
     example.features.feature["label"].int64_list.value.extend([1, 2**40])
