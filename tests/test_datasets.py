@@ -1,7 +1,5 @@
-"""Data sets as the field lays them out, split files, prepared sets and TFDS sets; every file is written from encoded
-bytes, the pictures are smooth random ones."""
+"""Data sets as the field lays them out, split files, prepared sets and TFDS sets, written from encoded bytes."""
 
-import io
 import json
 import multiprocessing
 import os
@@ -13,6 +11,7 @@ import grain
 import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
+from image_files import BICUBIC, encoded, picture, write
 from PIL import Image
 
 from arbiscale_jax import data
@@ -21,28 +20,6 @@ from arbiscale_jax.cli import program
 from arbiscale_jax.config import get_base_config
 from arbiscale_jax.data import catalog, prepare, records, shards, tf_example
 from arbiscale_jax.errors import UserError
-
-BICUBIC = Image.Resampling.BICUBIC
-
-
-def picture(seed: int, height: int = 20, width: int = 24) -> np.ndarray:
-    coarse = np.random.default_rng(seed).integers(0, 256, (height // 4 + 1, width // 4 + 1, 3), dtype=np.uint8)
-    return np.asarray(Image.fromarray(coarse).resize((width, height), BICUBIC))
-
-
-def encoded(seed: int, suffix: str = ".png", height: int = 20, width: int = 24) -> bytes:
-    out = io.BytesIO()
-    options = {".jpg": {"quality": 95}, ".webp": {"lossless": True}}.get(suffix, {})
-    Image.fromarray(picture(seed, height, width)).save(out, {".jpg": "jpeg"}.get(suffix, suffix[1:]), **options)
-    return out.getvalue()
-
-
-def write(root, names, **shape):
-    """Writes image i under the i-th name."""
-    for i, name in enumerate(names):
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encoded(i, path.suffix, **shape))
 
 
 def names_of(source):
