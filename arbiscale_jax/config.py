@@ -65,8 +65,8 @@ def get_base_config() -> ml_collections.ConfigDict:
                 ),
             ),
             data=dict(  # images, crops and what the losses compare
-                source="embedded",  # embedded (scikit-image's photographs) or folder
-                root="",  # of source=folder; searched recursively
+                source="embedded",  # embedded (scikit-image's photographs), folder, prepared, tfds or a data set's name
+                root="",  # folder, or several joined by commas; prepared set; TFDS name; "": $ARBISCALE_DATA or ./data
                 image_size=256,  # the square crop that E sees in training
                 lr_size=0,  # side of the LR image that is made of that crop; 0: none
                 flip=True,  # random horizontal mirror
@@ -101,6 +101,11 @@ def get_base_config() -> ml_collections.ConfigDict:
                 ),
                 latent_cache="",  # folder for latents that are encoded once (stage diffusion); "" encodes each batch
                 latent_cache_views=1,  # augmented examples of each image in it
+                center_crop=False,  # the largest square in the middle (faces, scenes) instead of a random crop
+                split_file="",  # text file of names, of folders: the images to train on; "": all
+                val_split_file="",  # the same for validation; taken out of the training images
+                tfds_dir="",  # of source=tfds: where TFDS keeps its sets; "": $TFDS_DATA_DIR or ~/tensorflow_datasets
+                image_feature="",  # of prepared and TFDS sets; "": image, hr or the only one
             ),
             loss=dict(  # of the first stage and of the alignment
                 kl_weight=1e-6,  # first stage, double_z only

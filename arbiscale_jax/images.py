@@ -26,23 +26,32 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         raise UserError(f"There is no image file {path}." if not path.exists() else f"{path} is not a file.")
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty; copy the image again.")
+    return _decode(path, str(path), max_pixels)
+
+
+def decode_image(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Decodes a whole image file held in memory, called `name` in errors, like `read_image`."""
+    return _decode(io.BytesIO(content), name, max_pixels)
+
+
+def _decode(file: Path | io.BytesIO, name: str, max_pixels: int) -> np.ndarray:
     with _no_bomb_check():
         try:
-            image = Image.open(path)
+            image = Image.open(file)
         except Image.UnidentifiedImageError as e:
-            raise UserError(f"{path} is no image that Pillow can read; give a PNG, JPEG, WebP or TIFF.") from e
+            raise UserError(f"{name} is no image that Pillow can read; give a PNG, JPEG, WebP or TIFF.") from e
         except Exception as e:  # Pillow's decoders raise whatever the damage leads to: SyntaxError, struct.error, ...
-            raise UserError(f"{path} cannot be read ({e}); save or copy it again.") from e
+            raise UserError(f"{name} cannot be read ({e}); save or copy it again.") from e
         with image:
             if image.width * image.height > max_pixels:
                 raise UserError(
-                    f"{path} has {image.width} x {image.height} pixels, more than --max-pixels={max_pixels}; raise "
+                    f"{name} has {image.width} x {image.height} pixels, more than --max-pixels={max_pixels}; raise "
                     "that flag if the image is what you expect."
                 )
             try:
                 return _to_rgb(image)
             except Exception as e:
-                raise UserError(f"{path} is damaged or truncated ({e}); save or copy it again.") from e
+                raise UserError(f"{name} is damaged or truncated ({e}); save or copy it again.") from e
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:

@@ -9,6 +9,7 @@ from arbiscale_jax.errors import UserError
 
 _COMMANDS = {  # name: (module of arbiscale_jax.cli, what it does)
     "quickstart": ("quickstart", "train small super-resolution stages and upscale a photograph they never saw"),
+    "prepare": ("prepare", "resize folders of images once, for fast training"),
     "train": ("train", "train one stage of a model"),
     "upscale": ("sample", "enlarge images by any factor"),
     "generate": ("sample", "generate images of any size"),

@@ -19,8 +19,9 @@ from .transforms import example, val_example
 _CACHE_BYTES = 2**30  # decoded images in memory, of all loader processes together
 _BUFFER = 4  # batches ready ahead of the training
 _SHUFFLED = 2048  # records shuffled at once, at least: grain spends 30 ms / n on a record where there are only n
-_VAL_FIELDS = ("image_size", "lr_size", "target_max", "target_patch")
+_VAL_FIELDS = ("image_size", "lr_size", "target_max", "target_patch", "center_crop")
 _EXAMPLE_FIELDS = (*_VAL_FIELDS, "flip", "transpose", "recolor", "min_crop", "target_min")
+_SOURCE_FIELDS = ("image_size", "split_file", "val_split_file", "tfds_dir", "image_feature")
 
 logger = logging.getLogger(__name__)
 
@@ -52,12 +53,11 @@ def views(config: Mapping[str, Any], seed: int, num: int) -> tuple[grain.MapData
     """
     transform = _make_transform(config)
     source = _train_source(config)
-    fields = (*_EXAMPLE_FIELDS, "source", "root", "degradation", "lr_scale_min", "lr_scale_max")
+    fields = (*_EXAMPLE_FIELDS, *_SOURCE_FIELDS, "source", "root", "degradation", "lr_scale_min", "lr_scale_max")
     identity = {field: config[field] for field in fields} | {"real": dict(config["real"]), "seed": seed, "views": num}
     identity["images"] = [source.name(i) for i in range(len(source))]
-    if config["source"] == "folder":
-        root = Path(config["root"]).expanduser()
-        identity["bytes"] = [(root / name).stat().st_size for name in identity["images"]]
+    files = [Path(config["root"]).expanduser() / name for name in identity["images"]]
+    identity["bytes"] = [file.stat().st_size if file.is_file() else None for file in files]  # of one folder's images
     return grain.MapDataset.source(source).repeat(num).seed(seed % 2**32).random_map(transform), identity
 
 
@@ -121,17 +121,23 @@ def _spread(n: int) -> tuple[float, float]:
 
 
 def _train_source(config: Mapping[str, Any]) -> Source:
-    own_folder = config["source"] == "folder" and config["val_source"]  # nothing has to be held out of it
-    if own_folder and (config["val_source"], config["val_root"]) == ("folder", config["root"]):
+    own = config["source"] != "embedded" and config["val_source"]  # nothing has to be held out of it
+    if own and (config["val_source"], config["val_root"]) == (config["source"], config["root"]):
         logger.warning("data.val_root is data.root: validation uses images that are trained on.")
     cache_bytes = _CACHE_BYTES // max(1, config["workers"])
-    return make_source(config["source"], config["root"], "all" if own_folder else "train", cache_bytes)
+    options = {field: config[field] for field in _SOURCE_FIELDS}
+    if own:
+        options["val_split_file"] = ""  # it is of val_root
+    return make_source(config["source"], config["root"], "all" if own else "train", cache_bytes, **options)
 
 
 def _val_source(config: Mapping[str, Any]) -> Source:
-    if not config["val_source"]:
-        return make_source(config["source"], config["root"], "val")
-    return make_source(config["val_source"], config["val_root"], "val" if config["val_source"] == "embedded" else "all")
+    options = {field: config[field] for field in _SOURCE_FIELDS}
+    kind = config["val_source"]
+    if not kind:
+        return make_source(config["source"], config["root"], "val", **options)
+    options |= {"split_file": config["val_split_file"], "val_split_file": ""}
+    return make_source(kind, config["val_root"], "all" if kind == "folder" else "val", **options)
 
 
 def _check(config: Mapping[str, Any]) -> None:

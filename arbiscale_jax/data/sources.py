@@ -1,20 +1,19 @@
-"""Sources of images: a folder of the user's, and the photographs that scikit-image ships."""
+"""Sources of images by index: folders, prepared and TFDS sets, known data sets, and scikit-image's photographs."""
 
-import hashlib
-import logging
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.images import read_image
 
-SOURCES = ("embedded", "folder")
-HELD_OUT = 0.05  # of a folder's images, at least one, are its validation split
+from . import folders
+from .catalog import DATASETS, locate
+from .records import RecordSet, open_prepared, open_tfds
+
+SOURCES = ("embedded", "folder", "prepared", "tfds", *DATASETS)
 _EMBEDDED = {
     "train": (
         "astronaut",
@@ -32,9 +31,6 @@ _EMBEDDED = {
     "val": ("coffee",),
 }
 _EMBEDDED["all"] = _EMBEDDED["train"] + _EMBEDDED["val"]
-_reported = set()  # what this process has logged, so that it is logged once
-
-logger = logging.getLogger(__name__)
 
 
 class Source:
@@ -44,8 +40,9 @@ class Source:
     gives depends on the files alone.
     """
 
-    def __init__(self, names: Sequence[str], read: Callable[[str], np.ndarray], title: str, cache_bytes: int = 2**30):
-        self._names, self._read, self._title = tuple(names), read, title
+    def __init__(self, names: Sequence, read: Callable[..., np.ndarray], title: str, cache_bytes: int = 2**30):
+        self._names = names if isinstance(names, np.ndarray) else tuple(names)  # an array: numbers of records
+        self._read, self._title = read, title
         self._room, self._decoded = cache_bytes, {}
 
     def __len__(self) -> int:
@@ -70,8 +67,8 @@ class Source:
         return image
 
     def name(self, index: int) -> str:
-        """Returns the image's name: of an embedded photograph, or the path below the folder."""
-        return self._names[index]
+        """Returns the image's name: of an embedded photograph, the path below the folder, or the record's number."""
+        return str(self._names[index])
 
     def _keep(self, name: str, image: np.ndarray) -> None:
         if name not in self._decoded and image.nbytes <= self._room:
@@ -86,24 +83,71 @@ class Source:
         return f"Source({self._title}, {len(self)} images)"
 
 
-def make_source(kind: str, root: str | Path = "", split: str = "train", cache_bytes: int = 2**30) -> Source:
+def make_source(
+    kind: str,
+    root: str | Path | Sequence[str | Path] = "",
+    split: str = "train",
+    cache_bytes: int = 2**30,
+    *,
+    image_size: int = 0,
+    split_file: str | Path = "",
+    val_split_file: str | Path = "",
+    tfds_dir: str = "",
+    image_feature: str = "",
+) -> Source:
     """Opens a source of images.
 
-    Args: kind, "embedded" (scikit-image's photographs; validation: the cup of coffee) or "folder"; root, the folder,
-      searched recursively for every extension that Pillow reads; split, "train", "val" or "all"; cache_bytes, decoded
-      images kept in memory at most. A folder's validation split is a twentieth of its images, by a hash of their
-      names; of a folder with one image both splits are that image.
-    Raises: UserError if kind or split is unknown, or the folder is missing, empty or without a readable image.
+    Args: kind, one of SOURCES: "embedded" (scikit-image's photographs; validation: the cup of coffee); "folder" (root:
+      a folder, or several joined, separated by commas; searched recursively for every extension that Pillow reads);
+      "prepared" (root: a set written by data.prepare); "tfds" (root: a TFDS name, as lsun/bedroom); or the name of a
+      known data set (root: where it and others lie, see catalog).
+      split, "train", "val" or "all": what a source has no validation split for holds out a twentieth, a folder by a
+      hash of the names; all holds nothing out of train. Of a folder with one image both splits are that image.
+      cache_bytes, decoded images kept in memory at most; image_size, side of the images that will be cut out.
+      split_file and val_split_file, of folders: text files of the names of train and val.
+      tfds_dir, where TFDS keeps its sets; image_feature, of prepared and TFDS sets with several.
+    Raises: UserError if kind or split is unknown, or the images are missing, or none of them is readable.
     """
     if split not in _EMBEDDED:
         raise UserError(f"Unknown split {split!r}; known are {', '.join(_EMBEDDED)}.")
+    if kind not in SOURCES:
+        raise UserError(f"Unknown data source {kind!r}; known are {', '.join(SOURCES)}.")
+    if (split_file or val_split_file) and kind in ("embedded", "prepared", "tfds"):
+        raise UserError(f"data.split_file and data.val_split_file split folders, not data.source={kind}; unset them.")
     if kind == "embedded":
         return Source(_EMBEDDED[split], _read_embedded, "scikit-image's photographs", cache_bytes)
+    if kind in DATASETS:
+        place = locate(kind, root, split, image_size)
+        if place.kind == "prepared":
+            return _from_records(open_prepared(place.root, place.split, image_feature), cache_bytes)
+        files = (split_file or place.split_file, val_split_file or place.val_split_file)
+        return _from_folders(place.root, place.split, *files, cache_bytes)
     if kind == "folder":
-        root = Path(root).expanduser() if str(root) else None
-        read = partial(_read_file, root)
-        return Source(_split_folder(_find_images(root), read, root, split), read, f"The folder {root}", cache_bytes)
-    raise UserError(f"Unknown data source {kind!r}; known are {', '.join(SOURCES)}.")
+        return _from_folders(root, split, split_file, val_split_file, cache_bytes)
+    if kind == "tfds":
+        return _from_records(open_tfds(str(root), tfds_dir, split, image_feature), cache_bytes)
+    return _from_records(open_prepared(str(root), split, image_feature), cache_bytes)
+
+
+def _from_folders(root, split: str, split_file, val_split_file, cache_bytes: int) -> Source:
+    roots = folders.parse_roots(root)
+    read, title, every = partial(_read_file, roots), folders.title(roots), folders.find_images(roots)
+    names = folders.read_split(split_file, every) if split_file else every
+    if val_split_file:
+        val = folders.read_split(val_split_file, every)
+        names = {"train": sorted(set(names) - set(val)), "val": val, "all": names}[split]
+        if not names:
+            raise UserError(f"The split file {val_split_file} leaves no image of the {title} to train on; shorten it.")
+        split = "all"  # of these, nothing is held out
+    names = folders.hold_out(names, lambda name: _try_to_read(read, name) is not None, split, title)
+    return Source(names, read, f"The {title}", cache_bytes)
+
+
+def _from_records(records: RecordSet, cache_bytes: int) -> Source:
+    if not len(records.indices):
+        raise UserError(f"{records.title[0].upper()}{records.title[1:]} holds no image; prepare it again.")
+    title = records.title[0].upper() + records.title[1:]
+    return Source(records.indices, records.read, title, cache_bytes)
 
 
 def _read_embedded(name: str) -> np.ndarray:
@@ -114,63 +158,16 @@ def _read_embedded(name: str) -> np.ndarray:
     return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)  # h w 3
 
 
-def _read_file(root: Path, name: str) -> np.ndarray:
-    return read_image(root / name)
+def _read_file(roots: Mapping[str, Path], name: str) -> np.ndarray:
+    return read_image(folders.path_of(roots, name))
 
 
-def _try_to_read(read: Callable[[str], np.ndarray], name: str) -> np.ndarray | None:
+def _try_to_read(read: Callable[..., np.ndarray], name) -> np.ndarray | None:
     """Returns the image, or logs why there is none."""
     try:
         image = read(name)
     except UserError as e:
-        _report(f"Skipped: {e}")
+        folders.report(f"Skipped: {e}")
         return None
     image.setflags(write=False)
     return image
-
-
-def _report(message: str) -> None:
-    if message not in _reported:
-        _reported.add(message)
-        logger.warning("%s", message)
-
-
-def _find_images(root: Path | None) -> list[str]:
-    """Returns the paths below root, with forward slashes and sorted, that have an extension which Pillow reads."""
-    if root is None:
-        raise UserError("The data source folder needs a path; give it as config.data.root (or val_root).")
-    if not root.is_dir():
-        raise UserError(f"The image folder {root} {'is a file' if root.exists() else 'does not exist'}; give a folder.")
-    formats = Image.registered_extensions()
-    known = {extension for extension, name in formats.items() if name in Image.OPEN}
-    found = []
-    for folder, subfolders, files in os.walk(root):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        below = Path(folder).relative_to(root)
-        found += [(below / name).as_posix() for name in files if _is_image(name, known)]
-    if not found:
-        raise UserError(f"The image folder {root} holds no image; give a folder with PNG, JPEG or similar files.")
-    return sorted(found)
-
-
-def _is_image(name: str, extensions: set[str]) -> bool:
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in extensions
-
-
-def _split_folder(names: list[str], read: Callable[[str], np.ndarray], root: Path, split: str) -> list[str]:
-    """Returns the names of a split that has at least one readable image, having decoded no more than that takes."""
-
-    def first_readable(candidates):
-        return next((i for i, name in enumerate(candidates) if _try_to_read(read, name) is not None), None)
-
-    ranked = sorted(names, key=lambda name: hashlib.sha256(os.fsencode(name)).digest())
-    first = first_readable(ranked)
-    if first is None:
-        raise UserError(f"The image folder {root} holds {len(names)} images, none of them readable; give intact ones.")
-    if split == "all":
-        return names
-    num_val = max(first + 1, round(HELD_OUT * len(names)))
-    if first_readable(ranked[num_val:]) is None:
-        _report(f"The folder {root} has one readable image: validation uses the image that is trained on.")
-        return names
-    return sorted(ranked[:num_val] if split == "val" else ranked[num_val:])

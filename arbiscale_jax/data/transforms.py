@@ -26,6 +26,7 @@ def example(
     target_min: int,
     target_max: int,
     target_patch: int,
+    center_crop: bool = False,
     shrink: Shrink | None = None,
 ) -> dict[str, np.ndarray]:
     """Draws an example from an image, uint8 [h, w, 3]; the arguments are the fields of config.data.
@@ -33,6 +34,7 @@ def example(
     shrink makes the LR image (degradations.make_shrink), None by bicubic; it draws last.
 
     The crop's side is S / u with u ~ U[min_crop, 1], at most the image's shorter side: a smaller image is enlarged.
+    With center_crop it is the largest square in the middle instead, the protocol of faces and scenes.
     With flip the crop is mirrored horizontally, with transpose vertically and along its diagonal, each by a fair coin;
     with probability recolor its channels are put in a random order and each is weakened by a gain ~ U[WEAKEST, 1].
 
@@ -43,6 +45,8 @@ def example(
     h, w, _ = image.shape
     side = min(round(image_size / rng.uniform(min_crop, 1.0)), h, w)
     top, left = rng.integers(h - side + 1), rng.integers(w - side + 1)
+    if center_crop:
+        side, top, left = _middle(h, w)
     crop = image[top : top + side, left : left + side]  # c c 3
     crop = dihedral(
         crop,
@@ -66,18 +70,28 @@ def val_example(
     lr_size: int,
     target_max: int,
     target_patch: int,
+    center_crop: bool = False,
     shrink: Shrink | None = None,
 ) -> dict[str, np.ndarray]:
     """Cuts the crop at a position (y, x) in [0, 1]^2 of the room that it has; like `example` without chance.
 
     The crop's side is S (less where the image is smaller), s is target_max, the window is central; only shrink draws.
+    With center_crop the position has no room: the crop is the largest square in the middle.
     """
     h, w, _ = image.shape
     side = min(image_size, h, w)
     top, left = (round(u * (length - side)) for u, length in zip(position, (h, w), strict=True))
+    if center_crop:
+        side, top, left = _middle(h, w)
     start = np.repeat((target_max - target_patch) // 2, 2)
     crop = image[top : top + side, left : left + side]
     return _render(crop, rng, image_size, lr_size, target_max, start, target_patch, shrink)
+
+
+def _middle(h: int, w: int) -> tuple[int, int, int]:
+    """Returns the largest square in the middle: side, top, left."""
+    side = min(h, w)
+    return side, (h - side) // 2, (w - side) // 2
 
 
 def dihedral(image: np.ndarray, *, horizontal: bool, vertical: bool, diagonal: bool) -> np.ndarray:

@@ -12,7 +12,7 @@ from arbiscale_jax.storage import flatten, is_model, locate, merge, missing_part
 from . import checkpoint
 from .stage import Stage
 
-PREDECESSOR = {"diffusion": "first_stage", "align": "diffusion"}
+PREDECESSORS = {"diffusion": ("first_stage", "decoder"), "align": ("diffusion",)}  # the ends of their runs' names
 FIRST_STAGE_FIELDS = ("first_stage", "liif")  # of `model`, which a predecessor must share
 ALL_FIELDS = (*FIRST_STAGE_FIELDS, "unet", "schedule", "condition")
 
@@ -56,22 +56,28 @@ def take_auto_encoder(path: Path, tree: dict) -> dict:
 
 
 def predecessor(stage: str, workdir: Path) -> Path | None:
-    """Derives the predecessor's directory: runs/NAME_align follows runs/NAME_diffusion; None for another name."""
+    """Derives the predecessor's directory: runs/NAME_align follows runs/NAME_diffusion; None for another name.
+
+    Of several, as runs/NAME_first_stage and runs/NAME_decoder, it is the first that holds a model, else the first.
+    """
     if not workdir.name.endswith(f"_{stage}"):
         return None
-    return workdir.with_name(workdir.name.removesuffix(stage) + PREDECESSOR[stage])
+    paths = [workdir.with_name(workdir.name.removesuffix(stage) + before) for before in PREDECESSORS[stage]]
+    return next((path for path in paths if is_model(path)), paths[0])
 
 
 def need_predecessor(stage: str, workdir: Path) -> Path:
     """Returns the predecessor's directory. Raises: UserError saying how to make or name it, if it holds no model."""
-    path, before = predecessor(stage, workdir), PREDECESSOR[stage]
+    path, before = predecessor(stage, workdir), " or ".join(PREDECESSORS[stage])
     option = "--config.first_stage=DIR" if stage == "diffusion" else "--config.init_from=DIR"
     if path is None:
         raise UserError(f"{workdir} does not end in _{stage}, so its {before} run cannot be derived; set {option}.")
     if not is_model(path):
+        first, *others = PREDECESSORS[stage]
+        also = "".join(f" (or configs/{path.name.removesuffix(first)}{other}.py)" for other in others)
         raise UserError(
             f"Stage {stage} needs a trained {before}, and there is none in {path}; make it with "
-            f"'python run_train.py --config configs/{path.name}.py --workdir {path}' or set {option}."
+            f"'python run_train.py --config configs/{path.name}.py --workdir {path}'{also} or set {option}."
         )
     return path
 
