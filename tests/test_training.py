@@ -432,3 +432,14 @@ def test_the_diffusion_loss_overfits_one_batch(chain):
         state, metrics = step(state, frozen, batch)
         losses.append(metrics["loss"])
     assert losses[-1] < 0.05 * losses[0], (losses[0], losses[-1])
+
+
+def test_a_condition_that_is_off_may_differ_in_its_details(tmp_path):
+    def check(enabled):
+        pair = [{"condition": {"enabled": enabled, "interpolation": kind}} for kind in ("nearest", "bilinear")]
+        (tmp_path / "config.json").write_text(json.dumps({"model": pair[0]}))
+        start.check_fields(tmp_path, {"model": pair[1]}, ("condition",))
+
+    check(False)
+    with pytest.raises(UserError, match="another model.condition.interpolation"):
+        check(True)

@@ -29,7 +29,9 @@ def check_fields(path: Path, config, fields) -> None:
     other = read_config(path)
     other = other.get("model", other)
 
-    def networks(section):  # dropout is free to change
+    def networks(section):  # dropout is free to change; a condition that is off has no details
+        if section.get("enabled") is False:
+            return {"enabled": False}
         return {k: v for k, v in section.items() if k != "dropout"}
 
     for name in fields:
