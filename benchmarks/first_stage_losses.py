@@ -18,8 +18,8 @@ from arbiscale_jax.training import train
 
 VARIANTS = {
     "l1": ("L1", {}),
-    "l1_lpips": ("L1 + LPIPS", {"loss.lpips_weight": 1.0}),
-    "all": ("L1 + LPIPS + discriminator", {"loss.lpips_weight": 1.0, "loss.disc_weight": 0.5}),
+    "l1_lpips": ("L1 + LPIPS", {"loss.lpips_weight": 0.5}),
+    "all": ("L1 + LPIPS + discriminator", {"loss.lpips_weight": 0.5, "loss.disc_weight": 0.5}),
 }
 
 
