@@ -145,7 +145,9 @@ def test_two_processes_train_stop_together_and_resume(environment, tmp_path):
     stopped = storage.newest_step(tmp_path / "two")
     assert stopped == reporting.read_metrics(tmp_path / "two")[-1]["step"] >= 2
     divided = {"train.fsdp": 2, "train.fsdp_least": 16}
-    outputs = ends(start_processes(tmp_path / "two", environment, **fields, **divided, **{"train.steps": stopped + 2}), 0)
+    outputs = ends(
+        start_processes(tmp_path / "two", environment, **fields, **divided, **{"train.steps": stopped + 2}), 0
+    )
     assert f"at step {stopped}" in outputs[0] and outputs[1].count("step") == 0
     records = reporting.read_metrics(tmp_path / "two")
     assert [r["step"] for r in records] == list(range(1, stopped + 3))
