@@ -10,7 +10,7 @@ import time
 
 import jax
 import numpy as np
-from common import override, markdown
+from common import markdown, override
 
 from arbiscale_jax import data
 from arbiscale_jax.cli import config_flag, program

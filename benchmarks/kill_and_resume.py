@@ -1,8 +1,8 @@
 """Kills a training run at random moments, resumes it each time, and compares its end with an undisturbed run's.
 
 Run: python benchmarks/kill_and_resume.py --kills 20 --output out/kill_and_resume
-All arrays of the last checkpoint must agree bit for bit, on one machine; after each kill the loader processes must end
-by themselves, the shared memory that there was must be gone, and at most the steps since the newest checkpoint are lost.
+All arrays of the last checkpoint must agree bit for bit, on one machine; after each kill the loader
+processes must end by themselves, and the shared memory that there was must be gone.
 Linux: processes are found in /proc.
 """
 

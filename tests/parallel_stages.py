@@ -8,10 +8,6 @@ import json
 import sys
 
 import jax
-
-jax.config.update("jax_num_cpu_devices", 8)
-jax.config.update("jax_disable_most_optimizations", True)
-
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -50,6 +46,8 @@ def run(stage, weights, batches, devices: int, fsdp: int):
 
 
 def main() -> None:
+    jax.config.update("jax_num_cpu_devices", 8)
+    jax.config.update("jax_disable_most_optimizations", True)
     report = {}
     for name in loop.STAGES:
         one_level = {"model.first_stage.ch_mult": (1,), "model.unet.channel_mult": (1,), "train.batch_size": 8}
