@@ -17,12 +17,12 @@ import pytest
 import test_training
 from absl import flags
 from jax.sharding import PartitionSpec
-from test_training import leaves_equal, tiny
+from test_training import tiny
 
 from arbiscale_jax import data, storage
-from arbiscale_jax.cli import config_flag, multihost
+from arbiscale_jax.cli import multihost
 from arbiscale_jax.errors import UserError
-from arbiscale_jax.training import loop, mesh, reporting, train
+from arbiscale_jax.training import loop, mesh, reporting, survival, train
 
 toy = test_training.toy  # fixture
 ROOT = Path(__file__).resolve().parents[1]
@@ -113,10 +113,10 @@ def free_port() -> int:
 
 
 def start_processes(workdir, environment, num=2, **fields):
-    """Starts `num` processes of one run on this machine."""
+    """Starts `num` processes of one run on this machine, a device each."""
     address = f"localhost:{free_port()}"
-    options = [f"--config.{name}={value}" for name, value in fields.items()]
-    command = [sys.executable, ROOT / "run_train.py", "--config", ROOT / "benchmarks" / "toy_config.py"]
+    options = [f"--config.{name.replace('__', '.')}={value}" for name, value in fields.items()]
+    command = [sys.executable, ROOT / "tests" / "train_process.py", "--config", ROOT / "benchmarks" / "toy_config.py"]
     command += ["--workdir", workdir, "--multihost", "--coordinator-address", address, "--num-processes", str(num)]
     pipes = dict(env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     return [subprocess.Popen([*command, "--process-id", str(i), *options], **pipes) for i in range(num)]
@@ -129,32 +129,24 @@ def ends(processes, code: int) -> list[str]:
     return outputs
 
 
-def test_two_processes_train_stop_together_and_resume(environment, tmp_path):
-    fields = {"train.schedule": "constant", "train.checkpoint_every": 0}
-    processes = start_processes(tmp_path / "two", environment, **fields, **{"train.steps": 100_000})
+def test_two_processes_train_stop_together_and_resume(toy, environment, tmp_path):
+    fields = dict(train__schedule="constant", train__warmup_steps=0, train__batch_size=4, train__checkpoint_every=0)
+    processes = start_processes(tmp_path / "two", environment, **fields, train__steps=100_000)
     while len(reporting.read_metrics(tmp_path / "two")) < 2 and all(p.poll() is None for p in processes):
         time.sleep(0.02)
     processes[1].send_signal(signal.SIGTERM)  # the other learns of it
     ends(processes, 130)
     stopped = storage.newest_step(tmp_path / "two")
     assert stopped == reporting.read_metrics(tmp_path / "two")[-1]["step"] >= 2
-    divided = {"train.fsdp": 2, "train.fsdp_least": 16}
-    outputs = ends(
-        start_processes(tmp_path / "two", environment, **fields, **divided, **{"train.steps": stopped + 2}), 0
-    )
-    assert f"at step {stopped}" in outputs[0] and outputs[1].count("step") == 0
-    records = reporting.read_metrics(tmp_path / "two")
-    assert [r["step"] for r in records] == list(range(1, stopped + 3))
-
-    config = config_flag.load(str(ROOT / "benchmarks" / "toy_config.py")).copy_and_resolve_references()
-    config.update_from_flattened_dict(fields | {"train.steps": stopped + 2})
-    train(config, tmp_path / "one")  # one process of two devices
-    losses = [[r["loss"] for r in reporting.read_metrics(tmp_path / name)[:3]] for name in ("one", "two")]
-    np.testing.assert_allclose(*losses, rtol=1e-4)
-    a, b = (storage.restore_params(tmp_path / name)["first_stage"] for name in ("one", "two"))
-    assert jax.tree.structure(a) == jax.tree.structure(b) and not leaves_equal(a, jax.tree.map(jnp.zeros_like, a))
-    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)):
-        assert isinstance(y, np.ndarray) and x.shape == y.shape and np.isfinite(y).all()
+    more = dict(train__steps=stopped + 2, train__fsdp=2, train__fsdp_least=2)
+    first, second = ends(start_processes(tmp_path / "two", environment, **fields, **more), 0)
+    assert f"Resuming {tmp_path / 'two'} at step {stopped}." in first and "Resuming" not in second
+    assert [r["step"] for r in reporting.read_metrics(tmp_path / "two")] == list(range(1, stopped + 3))
+    assert not (tmp_path / "two" / survival.LOCK).exists()
+    one = dict(learning_rate=1e-3, val_every=0, checkpoint_every=0)
+    train(toy(stopped + 2, **one), tmp_path / "one")  # one process
+    a, b = (storage.restore_params(tmp_path / name)["unet"]["w"] for name in ("one", "two"))
+    np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
