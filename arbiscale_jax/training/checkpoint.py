@@ -109,9 +109,13 @@ def check_resumable(run_dir: Path, config: dict) -> None:
 
 def open_manager(run_dir: Path, keep: int) -> ocp.CheckpointManager:
     """Opens a run's checkpoints for saving in the background; keeps the newest `keep` and the best validated one."""
-    policy = policies.AnyPreservationPolicy(
-        [policies.LatestN(max(keep, 1)), policies.BestN(get_metric_fn=lambda m: m["val_loss"], reverse=True, n=1)]
+    best = policies.BestN(
+        get_metric_fn=lambda m: m["val_loss"],
+        reverse=True,
+        n=1,
+        keep_checkpoints_without_metrics=False,  # what is left of one whose removal was cut short
     )
+    policy = policies.AnyPreservationPolicy([policies.LatestN(max(keep, 1)), best])
     options = ocp.CheckpointManagerOptions(
         best_fn=lambda m: m["val_loss"],  # makes Orbax store the metric; the policy decides
         best_mode="min",
