@@ -133,6 +133,8 @@ def get_base_config() -> ml_collections.ConfigDict:
                 minutes=0.0,  # stop after this many minutes of training in all; 0: never
                 batch_size=8,  # global
                 accumulate=1,  # micro-batches that a batch is divided into, their gradients averaged
+                fsdp=1,  # devices over which weights, EMA and optimizer state are divided too; 1: each holds all
+                fsdp_least=65536,  # elements from which on an array is divided
                 remat=False,  # recompute blocks in the backward pass: less memory, more time
                 learning_rate=1e-4,  # of Adam, after the warm-up
                 warmup_steps=0,  # updates over which the learning rate rises linearly

@@ -41,7 +41,7 @@ def make_parser(doc: str, minutes: float, output: str) -> argparse.ArgumentParse
     parser.add_argument("--minutes", type=float, default=minutes, help="of training, each variant")
     parser.add_argument("--side", type=int, default=256, help="of the crops that are evaluated")
     parser.add_argument("--output", type=Path, default=Path(output), help="runs and pictures")
-    parser.add_argument("--set", type=_override, nargs="*", default=[], metavar="FIELD=VALUE", help="of the config")
+    parser.add_argument("--set", type=override, nargs="*", default=[], metavar="FIELD=VALUE", help="of the config")
     return parser
 
 
@@ -68,7 +68,7 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows))
 
 
-def _override(text: str) -> tuple[str, object]:
+def override(text: str) -> tuple[str, object]:
     """Parses FIELD=VALUE for argparse, VALUE a Python literal or else a string."""
     name, separator, value = text.partition("=")
     if not separator:

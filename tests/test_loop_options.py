@@ -66,7 +66,7 @@ def test_a_run_by_steps_follows_its_schedule_and_resumes_bit_for_bit(toy, tmp_pa
     np.testing.assert_allclose(rates(tmp_path / "four"), expected, rtol=1e-6)
     assert expected[0] == pytest.approx(0.05) and expected[3] < 0.03
 
-    def stopping(cfg, seed, batch_size, start_step=0):
+    def stopping(cfg, seed, batch_size, start_step=0, rows=None):
         for k, batch in enumerate(test_training.toy_batches(cfg, seed, batch_size, start_step)):
             if start_step == 0 and k == 2:
                 raise OSError("the machine goes away")
@@ -118,7 +118,7 @@ def cached(tmp_path, **fields):
 
 def build(config, weights, n=1, start_step=0):
     """Returns the first n cached batches and the store's folder."""
-    batches = cache.cached_batches(config, weights, start_step, REPORT)
+    batches = cache.cached_batches(config, weights, start_step, None, REPORT)
     taken = [next(batches) for _ in range(n)]
     batches.close()
     (folder,) = {p.parent for p in latent_store.Path(config.data.latent_cache).glob("*/progress.json")}
@@ -186,7 +186,7 @@ def test_an_interrupted_build_goes_on_and_a_finished_one_is_not_repeated(store, 
     monkeypatch.setattr(cache, "_SECONDS", 0.0)
     config = cached(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        cache.cached_batches(config, weights, 0, REPORT)
+        cache.cached_batches(config, weights, 0, None, REPORT)
     (folder,) = tmp_path.iterdir()
     assert latent_store.finished(folder) == 12 and encoded == [4, 4, 4]
     assert build(config, weights)[1] == folder and encoded == [4, 4, 4, 4, 4, 2]
@@ -203,7 +203,7 @@ def test_other_weights_or_data_are_another_store(store, weights):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(cache, "_build", lambda config, folder, *rest: seen.append(folder))
             with pytest.raises(UserError, match="holds no latents"):
-                cache.cached_batches(config, tree, 0, REPORT)
+                cache.cached_batches(config, tree, 0, None, REPORT)
         return seen[0].name
 
     other = jax.tree.map(lambda x: x, weights)
@@ -244,10 +244,10 @@ def test_a_run_trains_on_its_cache(weights, tmp_path, monkeypatch):
 def test_a_cache_without_room_is_refused(weights, tmp_path, monkeypatch):
     monkeypatch.setattr(latent_store.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     with pytest.raises(UserError, match="latents need .* GB and .* has 0.0 GB left"):
-        cache.cached_batches(cached(tmp_path), weights, 0, REPORT)
+        cache.cached_batches(cached(tmp_path), weights, 0, None, REPORT)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="latent_cache=.*file cannot be written"):
-        cache.cached_batches(cached(tmp_path / "file"), weights, 0, REPORT)
+        cache.cached_batches(cached(tmp_path / "file"), weights, 0, None, REPORT)
 
 
 # --- TensorBoard, profile, overview ---

@@ -54,7 +54,7 @@ def toy_stage(config):
     return stage.Stage(init, ("unet",), loss_fn, eval_fn)
 
 
-def toy_batches(cfg, seed, batch_size, start_step=0):
+def toy_batches(cfg, seed, batch_size, start_step=0, rows=None):
     for k in range(start_step, 10_000):
         yield {"image": np.random.default_rng((seed, k)).normal(size=(batch_size, 3)).astype(np.float32)}
 
@@ -128,7 +128,7 @@ def test_resuming_drops_records_after_the_checkpoint(toy, tmp_path):
 
 
 def test_a_non_finite_loss_stops_the_run_and_is_not_saved(toy, tmp_path, monkeypatch):
-    def poisoned(cfg, seed, batch_size, start_step=0):
+    def poisoned(cfg, seed, batch_size, start_step=0, rows=None):
         for k, batch in enumerate(toy_batches(cfg, seed, batch_size)):
             yield {"image": batch["image"] * np.float32(np.nan if k == 2 else 1)}
 
@@ -140,7 +140,7 @@ def test_a_non_finite_loss_stops_the_run_and_is_not_saved(toy, tmp_path, monkeyp
 
 
 def test_an_interrupt_ends_with_a_checkpoint(toy, tmp_path, monkeypatch):
-    def interrupting(cfg, seed, batch_size, start_step=0):
+    def interrupting(cfg, seed, batch_size, start_step=0, rows=None):
         for k, batch in enumerate(toy_batches(cfg, seed, batch_size)):
             if k == 3:
                 signal.raise_signal(signal.SIGINT)

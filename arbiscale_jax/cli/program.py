@@ -23,12 +23,17 @@ def run(command: Callable[[list[str]], None], argv: Sequence[str] | None = None)
     try:
         command(list(sys.argv[1:] if argv is None else argv))
     except UserError as e:
-        print("error: " + " ".join(str(e).split()), file=sys.stderr)
+        print_error(e)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def print_error(error: UserError) -> None:
+    """Prints a user's mistake as one sentence."""
+    print("error: " + " ".join(str(error).split()), file=sys.stderr)
 
 
 def wants_help(argv: Sequence[str]) -> bool:

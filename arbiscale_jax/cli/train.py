@@ -4,7 +4,7 @@ from pathlib import Path
 
 from absl import flags
 
-from arbiscale_jax.cli import config_flag, program
+from arbiscale_jax.cli import config_flag, multihost, program
 from arbiscale_jax.config import get_base_config
 from arbiscale_jax.errors import UserError
 
@@ -20,6 +20,8 @@ Results go to the work directory, by default runs/CONFIG_NAME: config.json (the 
 metrics.jsonl, samples/. A work directory that holds checkpoints is resumed from the newest. A stage finds its
 predecessors beside its work directory, under the same name: runs/NAME_first_stage, runs/NAME_diffusion, runs/NAME_align
 (other places: --config.first_stage, --config.init_from).
+
+Over several hosts, which share the work directory, call the same on each with --multihost.
 """
 
 
@@ -27,6 +29,7 @@ def main(argv: list[str], prog: str = "arbiscale train") -> None:
     """Runs the command with argv (without the program's name)."""
     flag_values = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "Work directory; default: runs/CONFIG_NAME.", flag_values=flag_values)
+    multihost.define(flag_values)
     name, rest = config_flag.split(argv)
     if program.wants_help(argv):
         _print_help(prog, flag_values, name)
@@ -40,10 +43,12 @@ def main(argv: list[str], prog: str = "arbiscale train") -> None:
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir={workdir} is a file; give a folder.")
 
+    multihost.check(flag_values)
     program.start_jax()
-    from arbiscale_jax.training import train
+    with multihost.joined(flag_values):
+        from arbiscale_jax.training import train
 
-    train(config, workdir)
+        train(config, workdir)
 
 
 def _print_help(prog: str, flag_values: flags.FlagValues, name: str | None) -> None:

@@ -13,6 +13,7 @@ from absl import flags
 from arbiscale_jax.errors import UserError
 
 from .degradations import make_shrink
+from .processes import follow_parent
 from .sources import SOURCES, Source, make_source
 from .transforms import example, val_example
 
@@ -27,13 +28,14 @@ logger = logging.getLogger(__name__)
 
 
 def train_batches(
-    config: Mapping[str, Any], seed: int, batch_size: int, start_step: int = 0
+    config: Mapping[str, Any], seed: int, batch_size: int, start_step: int = 0, rows: Sequence[int] | None = None
 ) -> Iterator[dict[str, np.ndarray]]:
     """Iterates over the batches start_step, start_step + 1, ... without end; batch k is a pure function of (seed, k).
 
-    Args: config, config.data; seed, any integer; batch_size, of all devices together. Every image comes equally often,
-      in an order drawn anew each round. config.workers processes (0: one thread) prepare batches ahead; a script that
-      uses processes needs the `if __name__ == "__main__"` guard.
+    Args: config, config.data; seed, any integer; batch_size, of all devices together; rows, those of each batch that
+      are wanted (default: all), nothing else is read. Every image comes equally often, in an order drawn anew each
+      round. config.workers processes (0: one thread) prepare batches ahead, and end with this one, however it ends; a
+      script that uses processes needs the `if __name__ == "__main__"` guard.
     Returns: an iterator of `transforms.example`'s arrays with a leading batch axis; its close() ends the loader.
     Raises: UserError if a field or the source is wrong.
     """
@@ -41,7 +43,7 @@ def train_batches(
     if batch_size < 1 or start_step < 0:
         raise UserError(f"Batch size >= 1 and first step >= 0 must hold, got {batch_size} and {start_step}.")
     examples = _in_random_order(_train_source(config), seed).random_map(transform)
-    return _start(examples.batch(batch_size)[start_step:], config["workers"])
+    return _start(_batched(examples, batch_size, rows)[start_step:], config["workers"])
 
 
 def views(config: Mapping[str, Any], seed: int, num: int) -> tuple[grain.MapDataset, dict[str, Any]]:
@@ -69,10 +71,35 @@ def view_batches(
 
 
 def shuffled_batches(
-    source: Sequence[Mapping[str, np.ndarray]], seed: int, batch_size: int, start_step: int = 0
+    source: Sequence[Mapping[str, np.ndarray]],
+    seed: int,
+    batch_size: int,
+    start_step: int = 0,
+    rows: Sequence[int] | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Iterates without end over prepared examples in an order drawn anew each round; batch k depends on (seed, k)."""
-    return _start(_in_random_order(source, seed).batch(batch_size)[start_step:], workers=0)
+    return _start(_batched(_in_random_order(source, seed), batch_size, rows)[start_step:], workers=0)
+
+
+class _Rows:
+    """The examples of some rows of every batch of `batch_size`, in order."""
+
+    def __init__(self, examples: grain.MapDataset, batch_size: int, rows: Sequence[int]):
+        self._examples, self._batch_size, self._rows = examples, batch_size, tuple(rows)
+
+    def __len__(self) -> int:
+        return len(self._examples) // self._batch_size * len(self._rows)
+
+    def __getitem__(self, index: int):
+        batch, i = divmod(index, len(self._rows))
+        return self._examples[batch * self._batch_size + self._rows[i]]
+
+
+def _batched(examples: grain.MapDataset, batch_size: int, rows: Sequence[int] | None) -> grain.MapDataset:
+    """Joins endless examples to batches, or to the given rows of them."""
+    if rows is None or len(rows) == batch_size:
+        return examples.batch(batch_size)
+    return grain.MapDataset.source(_Rows(examples, batch_size, rows)).batch(len(rows))
 
 
 def _in_random_order(source: Sequence, seed: int) -> grain.MapDataset:
@@ -87,7 +114,8 @@ def _start(batches: grain.MapDataset, workers: int) -> Iterator[dict[str, np.nda
         flags.FLAGS.mark_as_parsed()  # grain reads its own flags, at their defaults where absl does not run the program
     batches = batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=_BUFFER))
     if workers:
-        batches = batches.mp_prefetch(grain.MultiprocessingOptions(workers, per_worker_buffer_size=2))
+        options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=2)
+        batches = batches.mp_prefetch(options, worker_init_fn=follow_parent)
     return iter(batches)
 
 

@@ -37,10 +37,12 @@ def check(config) -> None:
         raise UserError(f"data.latent_cache_views must be at least 1, got {config.data.latent_cache_views}.")
 
 
-def cached_batches(config, frozen, start_step: int, report: Report) -> Iterator[dict[str, np.ndarray]]:
+def cached_batches(
+    config, frozen, start_step: int, rows: list[int] | None, report: Report
+) -> Iterator[dict[str, np.ndarray]]:
     """Encodes the data set unless that was done before, and iterates over batches of it; batch k depends on (seed, k).
 
-    Args: frozen, the stage's frozen weights.
+    Args: frozen, the stage's frozen weights; rows, those of each batch that are wanted (None: all).
     Returns: an iterator of {"moments": [b h w c or 2c], "condition": [b h w c] (SR)}, float32.
     Raises: UserError if the folder cannot be written, or a field or the source is wrong.
     """
@@ -61,7 +63,7 @@ def cached_batches(config, frozen, start_step: int, report: Report) -> Iterator[
     if latent_store.finished(folder) < len(examples):
         raise UserError(f"{folder} holds no latents; data.latent_cache must be a folder that all processes share.")
     report.say(f"Training on {len(examples):,} encoded examples in {folder}.")
-    return data.shuffled_batches(latent_store.Reader(folder), config.seed, config.train.batch_size, start_step)
+    return data.shuffled_batches(latent_store.Reader(folder), config.seed, config.train.batch_size, start_step, rows)
 
 
 def hash_weights(tree) -> str:

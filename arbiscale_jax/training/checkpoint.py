@@ -17,6 +17,7 @@ from arbiscale_jax.errors import UserError
 from arbiscale_jax.storage import CHECKPOINTS, CONFIG, FROZEN, has_checkpoint, newest_step, read_config, write_text
 from arbiscale_jax.weights import save_weights
 
+from . import survival
 from .state import TrainState
 
 
@@ -24,30 +25,40 @@ from .state import TrainState
 def provisional(run_dir: Path, made: tuple[str, ...]) -> Iterator[Callable[[], None]]:
     """Creates a run's directory, and leaves nothing of it behind if the run fails before it has begun.
 
+    Meanwhile it is locked: no other process (of another run) writes there.
     Args: made, names of what a run puts there; they are removed unless they were there before.
     Yields: a function that declares the run begun.
-    Raises: UserError if nothing can be written there.
+    Raises: UserError if nothing can be written there, or another process holds it.
     """
-    new_folders = [folder for folder in (run_dir, *run_dir.parents) if not os.path.exists(folder)]
-    new_files = [run_dir / name for name in made if not os.path.exists(run_dir / name)]
-    begun = []
+    new_folders, begun = [folder for folder in (run_dir, *run_dir.parents) if not os.path.exists(folder)], []
     try:
         _prepare(run_dir)
-        yield lambda: begun.append(True)
+        with survival.lock(run_dir):
+            new_files = [run_dir / name for name in made if not os.path.exists(run_dir / name)]
+            try:
+                yield lambda: begun.append(True)
+            except BaseException:
+                if not begun and jax.process_index() == 0 and not has_checkpoint(run_dir):
+                    _remove(new_files)
+                raise
     except BaseException:
-        if not begun and not has_checkpoint(run_dir):
-            _remove(new_files, new_folders)
+        if not begun:
+            _remove_empty(new_folders)
         raise
 
 
-def _remove(files: list[Path], folders: list[Path]) -> None:
-    """Removes files, or folders with what they hold, and then those of `folders` that are empty."""
-    for path in files:
+def _remove(paths: list[Path]) -> None:
+    """Removes files, and folders with what they hold."""
+    for path in paths:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         elif path.is_file():
             path.unlink()
-    for folder in folders:  # deepest first
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Removes folders, deepest first, up to the first that is not empty."""
+    for folder in folders:
         try:
             folder.rmdir()
         except OSError:
@@ -98,14 +109,19 @@ def check_resumable(run_dir: Path, config: dict) -> None:
 
 def open_manager(run_dir: Path, keep: int) -> ocp.CheckpointManager:
     """Opens a run's checkpoints for saving in the background; keeps the newest `keep` and the best validated one."""
-    policy = policies.AnyPreservationPolicy(
-        [policies.LatestN(max(keep, 1)), policies.BestN(get_metric_fn=lambda m: m["val_loss"], reverse=True, n=1)]
+    best = policies.BestN(
+        get_metric_fn=lambda m: m["val_loss"],
+        reverse=True,
+        n=1,
+        keep_checkpoints_without_metrics=False,  # what is left of one whose removal was cut short
     )
+    policy = policies.AnyPreservationPolicy([policies.LatestN(max(keep, 1)), best])
     options = ocp.CheckpointManagerOptions(
         best_fn=lambda m: m["val_loss"],  # makes Orbax store the metric; the policy decides
         best_mode="min",
         preservation_policy=policy,
         enable_async_checkpointing=True,
+        cleanup_tmp_directories=True,  # what a killed process had half written
     )
     return ocp.CheckpointManager((run_dir / CHECKPOINTS).resolve(), options=options)
 

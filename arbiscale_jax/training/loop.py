@@ -1,11 +1,9 @@
 """The one training loop: start or resume, step, log, validate, checkpoint, stop."""
 
 import math
-import signal
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -16,8 +14,17 @@ from jax.experimental import multihost_utils
 from arbiscale_jax import data, storage
 from arbiscale_jax.errors import UserError
 
-from . import align, cache, checkpoint, diffusion, first_stage, overview, reporting, start
-from .mesh import check_batch_size, make_mesh, replicate, replicated, shard_batch
+from . import align, cache, checkpoint, diffusion, first_stage, overview, reporting, start, survival
+from .mesh import (
+    check_batch_size,
+    local_rows,
+    make_mesh,
+    replicate,
+    replicated,
+    shard_batch,
+    shard_rows,
+    state_sharding,
+)
 from .optimizer import learning_rate, make_optimizer
 from .stage import Stage
 from .state import TrainState, create_state
@@ -42,14 +49,16 @@ def train(config, workdir: Path | str) -> dict:
 
     A work directory with checkpoints is resumed from the newest; else the weights come from `init_from` and the
     stage's predecessor, else from scratch. Always ends with a validation and a checkpoint; Ctrl-C does too. What fails
-    before the first update leaves nothing behind in the work directory.
+    before the first update leaves nothing behind in the work directory. Where JAX runs over several processes, all call
+    this with the same arguments, and with a work directory that they share.
     Args: config, a ConfigDict like config.get_base_config's; workdir, of config.json, checkpoints, metrics, samples.
     Returns: the last record of metrics.jsonl.
     Raises: UserError for what the user can mend, a non-finite loss among it; KeyboardInterrupt after saving.
     """
     workdir, cfg = Path(workdir), config.train
     _check(cfg)
-    stage, mesh, tx = build_stage(config), make_mesh(), make_optimizer(learning_rate(cfg), grad_clip=cfg.grad_clip)
+    stage, mesh = build_stage(config), make_mesh(fsdp=cfg.fsdp)
+    tx = make_optimizer(learning_rate(cfg), grad_clip=cfg.grad_clip)
     check_batch_size(cfg.batch_size, mesh, cfg.accumulate)
     cache.check(config)
     reporting.check_tensorboard(cfg.tensorboard)
@@ -59,26 +68,49 @@ def train(config, workdir: Path | str) -> dict:
         checkpoint.provisional(workdir, MADE) as begun,
         reporting.progress(workdir.name, quiet=not main) as report,
     ):
-        first_step = storage.newest_step(workdir)
+        first_step = _newest_step(workdir)
         if first_step is not None:
             checkpoint.check_resumable(workdir, config.to_dict())
             if _share(cfg, first_step, checkpoint.read_elapsed(workdir)) >= 1:
                 report.say(f"{workdir} is complete at step {first_step}; to go on raise train.steps or train.minutes.")
                 return next(iter(reporting.read_metrics(workdir)[::-1]), {"step": first_step})
-        batches = data.train_batches(config.data, config.seed, cfg.batch_size, start_step=first_step or 0)
-        batch = shard_batch(next(batches), mesh)
-        with closing(checkpoint.open_manager(workdir, cfg.keep)) as manager:
-            begin = _fresh if first_step is None else _resume
-            state, frozen, elapsed = begin(config, workdir, stage, mesh, manager, batch, tx, report.say)
-            if config.data.latent_cache:
-                batches.close()
-                batches = cache.cached_batches(config, frozen, first_step or 0, report)
-                batch = shard_batch(next(batches), mesh)
-            if main:
-                checkpoint.write_config(workdir, config.to_dict())
-                reporting.rewind_metrics(workdir, first_step or 0)
-            rest = (state, frozen, elapsed, tx, report, begun)
-            return _run(config, workdir, stage, mesh, manager, batches, batch, *rest)
+        rows = local_rows(cfg.batch_size, mesh)
+        given = data.train_batches(config.data, config.seed, cfg.batch_size, start_step=first_step or 0, rows=rows)
+        with closing(_on_devices(given, rows, cfg.batch_size, mesh)) as batches:
+            batch = next(batches)
+            with closing(checkpoint.open_manager(workdir, cfg.keep)) as manager:
+                begin = _fresh if first_step is None else _resume
+                state, frozen, elapsed = begin(config, workdir, stage, mesh, manager, batch, tx, report.say)
+                if config.data.latent_cache:
+                    batches.close()
+                    given = cache.cached_batches(config, frozen, first_step or 0, rows, report)
+                    batches = _on_devices(given, rows, cfg.batch_size, mesh)
+                    batch = next(batches)
+                if main:
+                    checkpoint.write_config(workdir, config.to_dict())
+                    reporting.rewind_metrics(workdir, first_step or 0)
+                rest = (state, frozen, elapsed, tx, report, begun)
+                return _run(config, workdir, stage, mesh, manager, batches, batch, *rest)
+
+
+def _newest_step(workdir: Path) -> int | None:
+    """Finds the checkpoint to resume from. Raises: UserError where the processes of one run see different ones."""
+    step = storage.newest_step(workdir)
+    if jax.process_count() > 1:
+        seen = multihost_utils.process_allgather(np.int32(-1 if step is None else step))
+        if len(set(seen.tolist())) > 1:
+            raise UserError(
+                f"The processes see different checkpoints in {workdir} (newest steps {seen.tolist()}, -1: none); set "
+                "--workdir to a folder that all hosts share."
+            )
+    return step
+
+
+def _on_devices(batches: Iterator[dict], rows: list[int], batch_size: int, mesh) -> Iterator[dict]:
+    """Puts this process's rows of each batch on its devices; the end closes `batches`."""
+    with closing(batches):
+        for batch in batches:
+            yield shard_rows(batch, rows, batch_size, mesh)
 
 
 def _check(cfg) -> None:
@@ -91,28 +123,50 @@ def _check(cfg) -> None:
         raise UserError(f"train.ema_decay must be below 1, got {cfg.ema_decay}.")
 
 
-def _create_state(config, stage, params, tx):
-    disc = stage.adversary.init(stream(config.seed, "disc")) if stage.adversary else None
-    return create_state(params, tx, config.train.ema_decay, disc)
+def _state_maker(config, stage, tx, mesh, params):
+    """Returns the function that makes a fresh state of `params` (arrays or shapes), and its result's shapes, placed."""
+
+    def create(params):
+        disc = stage.adversary.init(stream(config.seed, "disc")) if stage.adversary else None
+        return create_state(params, tx, config.train.ema_decay, disc)
+
+    shapes = jax.eval_shape(create, params)
+    places = state_sharding(shapes, mesh, config.train.fsdp_least)
+    return create, jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, places)
 
 
 def _fresh(config, workdir, stage, mesh, manager, batch, tx, say):
     given = start.given_weights(config.to_dict(), workdir, say)
     params, frozen = start.start_weights(stage, given, stream(config.seed, "params"), batch)
+    create, like = _state_maker(config, stage, tx, mesh, params)
+    _check_space(config.train, workdir, manager, like, survival.tree_bytes(frozen))
     if jax.process_index() == 0:
         checkpoint.write_frozen(workdir, jax.device_get(frozen))
-    params, frozen = replicate(params, mesh), replicate(frozen, mesh)
-    return replicate(_create_state(config, stage, params, tx), mesh), frozen, 0.0
+    places = jax.tree.map(lambda x: x.sharding, like)
+    params, frozen = jax.device_put(params, places.params), replicate(frozen, mesh)
+    return jax.jit(create, out_shardings=places)(params), frozen, 0.0
 
 
 def _resume(config, workdir, stage, mesh, manager, batch, tx, say):
     shapes, _ = start.split(jax.eval_shape(stage.init, stream(config.seed, "params"), batch), stage.trained)
-    like = jax.eval_shape(lambda params: _create_state(config, stage, params, tx), shapes)
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)), like)
+    _, like = _state_maker(config, stage, tx, mesh, shapes)
+    _check_space(config.train, workdir, manager, like)
     state, elapsed = checkpoint.restore(manager, like)
     frozen = replicate(storage.read_frozen(workdir), mesh)
     say(f"Resuming {workdir} at step {int(state.step)}.")
     return state, frozen, elapsed
+
+
+def _check_space(cfg, workdir, manager, state, more: int = 0) -> None:
+    """Raises: UserError if the disk has no room for `more` bytes and the checkpoints that the run will keep.
+
+    These are the newest train.keep, the best and one being written, less those that are there; a run may make fewer.
+    """
+    done = manager.all_steps()
+    left = max(cfg.steps - max(done, default=0), 1)
+    made = -(-left // cfg.checkpoint_every) if cfg.checkpoint_every else 1
+    num = max(min(cfg.keep + 2 - len(done), made), 1)
+    survival.check_space(workdir, num * survival.tree_bytes(state) + more)
 
 
 def _compile(step_fn, state: TrainState, frozen, batch, workdir, say):
@@ -137,7 +191,7 @@ def _run(
     cfg, main, began = config.train, jax.process_index() == 0, time.monotonic() - elapsed
     step, record, metrics = int(state.step), {}, {}
     first_step, adversary_from = step, stage.adversary.start if stage.adversary else math.inf
-    key, sharding = stream(config.seed, "train"), replicated(mesh)
+    key, sharding = stream(config.seed, "train"), (jax.tree.map(lambda x: x.sharding, state), replicated(mesh))
     make_step = partial(make_train_step, stage.loss_fn, tx, key, cfg.ema_decay, sharding, accumulate=cfg.accumulate)
     plain_step, adversarial_step = make_step(path=stage.path), make_step(adversary=stage.adversary)
     if stage.lpips:
@@ -151,7 +205,7 @@ def _run(
     pending, mark = [], None  # metrics on the device since the last log; time and step from which steps/s counts
 
     with (
-        _stop_signals(report.say) as stopped,
+        survival.stop_signals(report.say) as stopping,
         reporting.recorder(workdir, step, tensorboard=cfg.tensorboard, quiet=not main) as write,
         overview.tracer(workdir, cfg.profile_start, cfg.profile_steps if main else 0) as on_step,
     ):
@@ -170,7 +224,8 @@ def _run(
                 jax.block_until_ready(pending[-2][1])  # at most two steps in flight, so that time and Ctrl-C are true
             elapsed = _agree(time.monotonic() - began, elapsed, step, cfg.log_every)
             lr_at, share = (step - 1, share), _share(cfg, step, elapsed)
-            last = share >= 1 or bool(stopped)
+            stopped = stopping(step)
+            last = share >= 1 or stopped
             log = last or step % cfg.log_every == 0
             validate = last or (cfg.val_every and step % cfg.val_every == 0)
             save = last or (cfg.checkpoint_every and step % cfg.checkpoint_every == 0)
@@ -199,7 +254,7 @@ def _run(
                 break
             if log or validate or save:
                 mark = time.monotonic(), step
-            batch = shard_batch(next(batches), mesh)
+            batch = next(batches)
         manager.wait_until_finished()
     if stopped:
         raise KeyboardInterrupt
@@ -228,25 +283,3 @@ def _agree(elapsed: float, before: float, step: int, every: int) -> float:
     if jax.process_count() == 1:
         return elapsed
     return float(multihost_utils.broadcast_one_to_all(np.float32(elapsed))) if step % every == 0 else before
-
-
-@contextmanager
-def _stop_signals(say) -> Iterator[list]:
-    """Collects the first SIGINT or SIGTERM, so that the loop ends with a checkpoint; a second one stops at once."""
-    stopped: list[int] = []
-    if threading.current_thread() is not threading.main_thread() or jax.process_count() > 1:
-        yield stopped
-        return
-
-    def handle(number, frame):
-        if stopped:
-            raise KeyboardInterrupt
-        stopped.append(number)
-        say("Stopping after this step with a checkpoint; once more stops at once.")
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stopped
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

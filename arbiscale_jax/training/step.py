@@ -31,7 +31,7 @@ def make_train_step(
     """Compiles one step of the loop: key, loss, gradient, optimizer, EMA, metrics.
 
     Args: loss_fn, (params, frozen, batch, key) -> (loss [], dict of metrics []); root_key, folded with the step;
-      ema_decay, 0 for no EMA; sharding, of state and metrics (mesh.replicated); accumulate, micro-batches, one after
+      ema_decay, 0 for no EMA; sharding, of (state, metrics), or one for all; accumulate, micro-batches, one after
       another, whose gradients are averaged; adversary, whose loss replaces loss_fn and whose discriminator is updated
       from the same gradient; path, whose updates replace the one of loss_fn.
     Returns: (state, frozen, batch, share=0) -> (state, metrics with loss and grad_norm); the state is donated; share,

@@ -1,0 +1,32 @@
+"""Loader processes that end with the one that they work for, and not before."""
+
+import multiprocessing
+import os
+import signal
+import threading
+
+GRACE = 30.0  # seconds that a loader goes on after SIGTERM
+
+
+def follow_parent(index: int, count: int) -> None:
+    """Prepares a loader process: it ends when its parent does, even by SIGKILL; a signal to the group leaves it be.
+
+    Ctrl-C and many schedulers signal every process; the parent then saves a checkpoint, for which it may need the batch
+    that it waits for, and closes its loaders itself. What such a process leaves in shared memory is removed by
+    multiprocessing's resource tracker, which outlives all processes that it serves.
+    Args: index, count, of the loaders (unused; grain passes them).
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: _exit_later(GRACE))
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+
+
+def _exit_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _exit_later(seconds: float) -> None:
+    timer = threading.Timer(seconds, os._exit, (1,))
+    timer.daemon = True
+    timer.start()

@@ -1,0 +1,127 @@
+"""What keeps a run from being lost: one process a directory, room on the disk, stopping on a signal."""
+
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import jax
+from jax.experimental import multihost_utils
+
+from arbiscale_jax.errors import UserError
+
+LOCK = ".lock"
+
+
+@contextmanager
+def lock(run_dir: Path) -> Iterator[None]:
+    """Holds a run's directory, so that no second run writes there; the kernel lets go when the process dies.
+
+    The file's text names the holder. Of the processes of one run over several only the first holds it.
+    Raises: UserError naming the process that holds it.
+    """
+    if jax.process_index() != 0:
+        yield
+        return
+    path = run_dir / LOCK
+    file = _acquire(path)
+    try:
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # while it is held
+        file.close()
+
+
+def _acquire(path: Path):
+    """Opens and locks a file that, once locked, is still the one at `path`: its last holder may have removed it."""
+    while True:
+        file = path.open("a+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+            file.close()
+        except BlockingIOError as e:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            file.close()
+            raise UserError(
+                f"The work directory {path.parent} is in use by {holder}; wait for it, stop it, or set another "
+                "--workdir."
+            ) from e
+        except FileNotFoundError:  # removed between the two looks
+            file.close()
+
+
+def tree_bytes(tree) -> int:
+    """Counts the bytes of a tree of arrays or of their shapes."""
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+def check_space(run_dir: Path, num_bytes: int) -> None:
+    """Raises: UserError if the disk has no room for `num_bytes` more of a run's checkpoints."""
+    free = shutil.disk_usage(run_dir).free
+    if free < num_bytes:
+        raise UserError(
+            f"The checkpoints of {run_dir} need {num_bytes / 1e9:.3g} GB more and its disk has {free / 1e9:.3g} GB "
+            "left; free some, lower --config.train.keep or set another --workdir."
+        )
+
+
+@contextmanager
+def stop_signals(say: Callable[[str], None]) -> Iterator[Callable[[int], bool]]:
+    """Notes the first SIGINT or SIGTERM, so that the loop ends with a checkpoint; a second one stops at once.
+
+    Yields: stopping(step), to be asked after every step. In a run over several processes a signal to any of them stops
+      all at one step, on which JAX's preemption service lets them agree within a second or two.
+    """
+    if jax.process_count() > 1:
+        with _forwarding(say):
+            yield multihost_utils.reached_preemption_sync_point
+        return
+    stopped: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda step: False
+        return
+
+    def handle(number, frame):
+        if stopped:
+            raise KeyboardInterrupt
+        stopped.append(number)
+        say("Stopping after this step with a checkpoint; once more stops at once.")
+
+    with _handlers(handle, signal.SIGINT, signal.SIGTERM):
+        yield lambda step: bool(stopped)
+
+
+@contextmanager
+def _forwarding(say) -> Iterator[None]:
+    """Turns Ctrl-C into the SIGTERM that JAX's preemption service waits for."""
+
+    def handle(number, frame):
+        say("Stopping all processes with a checkpoint.")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    with _handlers(handle, signal.SIGINT):
+        yield
+
+
+@contextmanager
+def _handlers(handle, *numbers) -> Iterator[None]:
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
