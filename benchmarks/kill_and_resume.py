@@ -9,6 +9,7 @@ Linux: processes are found in /proc.
 import argparse
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -111,6 +112,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--output", type=Path, required=True, help="folder of both runs, emptied first")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))  # ends the runs too
     shutil.rmtree(args.output, ignore_errors=True)
     args.output.mkdir(parents=True)
     draw, before = random.Random(args.seed), shared_memory()
