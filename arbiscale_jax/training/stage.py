@@ -78,11 +78,12 @@ def load_perceptual(config, weight: str, side: int) -> Lpips | None:
     check_least(config, {weight: 0})
     if not config["loss"][weight.split(".")[1]]:
         return None
-    weights, least = load_lpips(config.loss.lpips_net), MIN_SIDE[config.loss.lpips_net]
+    weights = load_lpips(config.loss.lpips_net)
+    least = MIN_SIDE[weights.net]
     if side < least:
         raise UserError(
             f"loss.lpips_net={weights.net} needs rendered windows of at least {least} pixels a side, got {side}; raise "
-            "data.target_patch, or use vgg, which takes the smallest."
+            f"data.target_patch{', or use vgg, which takes smaller ones' if weights.net == 'alex' else ''}."
         )
     return weights
 
