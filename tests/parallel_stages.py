@@ -28,7 +28,7 @@ def bytes_on_a_device(tree) -> int:
 
 def run(stage, weights, batches, devices: int, fsdp: int):
     """Returns the parameters after five steps of SGD, and the part of params and EMA that a device holds."""
-    m, tx = mesh.make_mesh(jax.devices()[:devices], fsdp), optax.sgd(0.05, momentum=0.9)
+    m, tx = mesh.make_mesh(jax.devices()[:devices], fsdp), optax.sgd(0.01)
     params, frozen = start.split(weights, stage.trained)
     frozen = mesh.replicate(frozen, m)
     state = create_state(params, tx, 0.9)

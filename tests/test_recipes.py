@@ -175,15 +175,15 @@ def test_a_discriminator_joins_at_its_step_and_resumes_bit_by_bit(tmp_path, tiny
         return wide("first_stage", **fields)
 
     def newest(name):
-        tx = make_optimizer(config(3).train.learning_rate)
+        tx, m = make_optimizer(config(3).train.learning_rate), mesh.make_mesh()
         params = storage.restore_params(tmp_path / name, ema=False)
-        like = loop._create_state(config(3), loop.build_stage(config(3)), params, tx)
+        _, like = loop._state_maker(config(3), loop.build_stage(config(3)), tx, m, params)
         with closing(checkpoint.open_manager(tmp_path / name, 2)) as manager:
             return checkpoint.restore(manager, like)[0]
 
     record = train(config(3), tmp_path / "whole")
     train(config(1), tmp_path / "parts")
-    start_of = loop.build_stage(config(3)).adversary.init(stream(0, "disc"))
+    start_of = jax.jit(loop.build_stage(config(3)).adversary.init)(stream(0, "disc"))
     assert leaves_equal(newest("parts").disc, start_of)
     train(config(3), tmp_path / "parts")
     whole, parts = newest("whole"), newest("parts")
@@ -323,7 +323,7 @@ def test_a_reverse_path_updates_at_every_point_and_detaches_between():
 
 def test_reverse_ddim_trains_and_resumes_bit_by_bit(tmp_path):
     _, params, frozen, _ = build(tiny("align"))
-    checkpoint.prepare(tmp_path / "start")
+    (tmp_path / "start").mkdir()
     checkpoint.write_config(tmp_path / "start", tiny("align").to_dict())
     save_weights(tmp_path / "start" / storage.WEIGHTS, storage.merge(params, frozen))
     trees = {}

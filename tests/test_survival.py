@@ -77,8 +77,8 @@ def test_a_refused_start_leaves_the_other_runs_files_alone(toy, tmp_path):
 
 def test_a_full_disk_is_refused_before_training(toy, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(survival.shutil, "disk_usage", lambda path: asked.append(path) or SimpleNamespace(free=100))
-    with pytest.raises(UserError, match=r"The checkpoints of .*run need .* GB more and its disk has 1e-07 GB left"):
+    monkeypatch.setattr(survival.shutil, "disk_usage", lambda path: asked.append(path) or SimpleNamespace(free=1))
+    with pytest.raises(UserError, match=r"The checkpoints of .*run need .* GB more and its disk has 1e-09 GB left"):
         train(toy(2), tmp_path / "run")
     assert not (tmp_path / "run").exists() and asked == [tmp_path / "run"]
     tree = {"w": jnp.zeros((3, 4)), "n": np.zeros((), np.int32)}
