@@ -16,6 +16,11 @@ MAX_PIXELS = 100_000_000  # default of --max-pixels
 _global_state = threading.Lock()  # Pillow's limit and Python's warning filters belong to the whole process
 
 
+def readable_extensions() -> set[str]:
+    """Returns the file extensions that Pillow reads, with their dots, in lower case."""
+    return {extension for extension, name in Image.registered_extensions().items() if name in Image.OPEN}
+
+
 def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Reads an image of any mode as uint8 RGB [h, w, 3]: upright by its EXIF tag, in sRGB, transparency on white.
 

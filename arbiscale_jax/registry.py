@@ -18,9 +18,9 @@ from arbiscale_jax.storage import (
     missing_parts,
     read_config,
     read_weights,
-    write_text,
 )
 from arbiscale_jax.weights import save_weights
+from arbiscale_jax.whole_files import write_text
 
 FORMAT, CARD = 1, "README.md"  # of an exported model
 

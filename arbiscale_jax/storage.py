@@ -40,13 +40,6 @@ def missing_parts(weights: dict) -> list[str]:
     return [f"first_stage/{part}" for part in ("encoder", "decoder", "liif") if part not in first_stage]
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a file complete or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    part.replace(path)
-
-
 def bundled_models() -> dict[str, Path]:
     """Finds the models that ship with the package: name -> folder."""
     folder = resources.files("arbiscale_jax") / "pretrained"

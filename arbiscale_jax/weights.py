@@ -8,6 +8,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from arbiscale_jax.errors import UserError
+from arbiscale_jax.whole_files import replacing
 
 
 def save_weights(path: Path, tree: dict, dtype=None) -> None:
@@ -18,10 +19,8 @@ def save_weights(path: Path, tree: dict, dtype=None) -> None:
         if dtype is not None and np.issubdtype(value.dtype, np.floating) and value.ndim > 0:
             value = value.astype(dtype)
         flat[key] = np.ascontiguousarray(value).reshape(value.shape)  # ascontiguousarray makes scalars 1-d
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
-    save_file(flat, part)
-    part.replace(path)
+    with replacing(Path(path)) as part:
+        save_file(flat, part)
 
 
 def load_weights(path: Path) -> dict:

@@ -40,8 +40,6 @@ def costs(config) -> dict:
     trained, fixed = count(params), count(frozen)
     if stage.scale_factor:
         frozen["scale_factor"] = jax.ShapeDtypeStruct((), jnp.float32)
-    if stage.scale_factor:
-        frozen["scale_factor"] = jax.ShapeDtypeStruct((), jnp.float32)
     tx, decay = optax.adam(config.train.learning_rate), config.train.ema_decay
     state = jax.eval_shape(lambda params: create_state(params, tx, decay), params)
     step = make_train_step(stage.loss_fn, tx, key, decay)

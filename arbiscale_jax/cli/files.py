@@ -9,6 +9,8 @@ import numpy as np
 from PIL import Image
 
 from arbiscale_jax.errors import UserError
+from arbiscale_jax.images import readable_extensions
+from arbiscale_jax.whole_files import replacing
 
 
 def find_images(path: str | Path) -> list[Path]:
@@ -21,7 +23,7 @@ def find_images(path: str | Path) -> list[Path]:
         raise UserError(f"--input={path} does not exist; give an image file or a folder of images.")
     if path.is_file():
         return [path]
-    readable = {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN}
+    readable = readable_extensions()
     found = sorted(p for p in path.iterdir() if p.suffix.lower() in readable and p.is_file())
     if not found:
         raise UserError(f"The folder --input={path} holds no image file; give one with PNG, JPEG or similar files.")
@@ -44,15 +46,12 @@ def write_bytes(path: str | Path, content: bytes) -> None:
     Raises: UserError if the folder cannot be written or the disk is full.
     """
     path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(content)
-        part.replace(path)
+        with replacing(path) as part:
+            part.write_bytes(content)
     except OSError as e:
         raise UserError(f"{path} cannot be written ({e.strerror}); choose another --output or make room.") from e
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def check_output_folder(folder: str | Path, num_bytes: int) -> None:

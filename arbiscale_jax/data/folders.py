@@ -11,9 +11,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from PIL import Image
-
 from arbiscale_jax.errors import UserError
+from arbiscale_jax.images import readable_extensions
 
 HELD_OUT = 0.05  # of the images, at least one, are the validation split where nothing else says which
 METADATA = "dataset_info.json"  # in a prepared set
@@ -73,9 +72,7 @@ def find_images(roots: Mapping[str, Path]) -> list[str]:
     Hidden files and folders are passed over.
     Raises: UserError naming the folder that holds none.
     """
-    formats = Image.registered_extensions()
-    extensions = {extension for extension, name in formats.items() if name in Image.OPEN}
-    names = []
+    extensions, names = readable_extensions(), []
     for label, root in roots.items():
         found = [f"{label}/{name}" if label else name for name in _walk(root, extensions)]
         if not found:

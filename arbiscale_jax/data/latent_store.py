@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from arbiscale_jax.errors import UserError
-from arbiscale_jax.storage import write_text
+from arbiscale_jax.whole_files import write_text
 
 IDENTITY, PROGRESS = "identity.json", "progress.json"
 

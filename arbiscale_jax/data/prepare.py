@@ -7,11 +7,9 @@
 import hashlib
 import json
 import multiprocessing
-import os
 import re
 import shutil
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -19,10 +17,12 @@ from functools import partial
 from pathlib import Path
 
 from arbiscale_jax.errors import UserError
+from arbiscale_jax.whole_files import write_text
 
 from . import folders
+from .processes import end_with_parent
 from .records import FEATURES, FORMAT, SHARD_NAME, is_prepared, read_info, shard_name
-from .shards import FITS, FORMATS, Job, Settings, marker, write_shard, write_text
+from .shards import FITS, FORMATS, Job, Settings, marker, write_shard
 
 PER_SHARD = 1000  # images, at most
 MIN_SHARDS = 16  # where there are as many images, so that processes share the work of small sets
@@ -149,7 +149,7 @@ def _run(jobs: list[Job], processes: int) -> Iterator[Job]:
         return
     context = multiprocessing.get_context("spawn")  # JAX or grain may have started threads, which fork does not bear
     workers = min(processes, len(jobs))
-    with ProcessPoolExecutor(workers, context, initializer=_die_with_parent) as pool:
+    with ProcessPoolExecutor(workers, context, initializer=end_with_parent) as pool:
         futures = {pool.submit(write_shard, job): job for job in jobs}
         try:
             for future in as_completed(futures):
@@ -161,16 +161,6 @@ def _run(jobs: list[Job], processes: int) -> Iterator[Job]:
             ) from e
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def _die_with_parent() -> None:
-    """Ends a worker process whose parent was killed."""
-
-    def wait():
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 def _finish(output: Path, split: str, plan: dict, paths: list[Path]) -> dict:

@@ -1,4 +1,4 @@
-"""Loader processes that end with the one that they work for, and not before."""
+"""Worker processes that end with the one that they work for, and not before."""
 
 import multiprocessing
 import os
@@ -8,8 +8,18 @@ import threading
 GRACE = 30.0  # seconds that a loader goes on after SIGTERM
 
 
+def end_with_parent() -> None:
+    """Makes this worker process end when its parent does, even by SIGKILL."""
+
+    def wait():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def follow_parent(index: int, count: int) -> None:
-    """Prepares a loader process: it ends when its parent does, even by SIGKILL; a signal to the group leaves it be.
+    """Prepares a loader process: it ends with its parent; a signal to the group leaves it be.
 
     Ctrl-C and many schedulers signal every process; the parent then saves a checkpoint, for which it may need the batch
     that it waits for, and closes its loaders itself. What such a process leaves in shared memory is removed by
@@ -18,12 +28,7 @@ def follow_parent(index: int, count: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: _exit_later(GRACE))
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-
-
-def _exit_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)
+    end_with_parent()
 
 
 def _exit_later(seconds: float) -> None:

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +11,7 @@ from PIL import Image
 
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.images import read_image
+from arbiscale_jax.whole_files import replacing, write_text
 
 from . import tf_example
 from .folders import path_of
@@ -49,26 +49,25 @@ def write_shard(job: Job) -> dict:
 
     if done := read_done(job.path):
         return done
-    part, records, broken = job.path.with_name(f"{job.path.name}.{os.getpid()}.part"), 0, []
+    records, broken = 0, []
     try:
-        writer = ArrayRecordWriter(str(part), "group_size:1")  # one record a chunk: random access
-        for name in job.names:
-            try:
-                image = read_image(path_of(job.roots, name))
-            except UserError as e:
-                broken.append([name, str(e)])
-                continue
-            for label, cut in cut_out(image, job.settings):
-                writer.write(tf_example.encode({"image": _encode(cut, job.settings), "name": (name + label).encode()}))
-                records += 1
-        writer.close()
-        part.replace(job.path)
+        with replacing(job.path) as part:
+            writer = ArrayRecordWriter(str(part), "group_size:1")  # one record a chunk: random access
+            for name in job.names:
+                try:
+                    image = read_image(path_of(job.roots, name))
+                except UserError as e:
+                    broken.append([name, str(e)])
+                    continue
+                for label, cut in cut_out(image, job.settings):
+                    example = {"image": _encode(cut, job.settings), "name": (name + label).encode()}
+                    writer.write(tf_example.encode(example))
+                    records += 1
+            writer.close()
         done = {"records": records, "bytes": job.path.stat().st_size, "broken": broken}
         write_text(marker(job.path), json.dumps(done))
     except (OSError, RuntimeError) as e:
         raise UserError(f"The shard {job.path} cannot be written ({e}); make room or choose another --output.") from e
-    finally:
-        part.unlink(missing_ok=True)
     return done
 
 
@@ -84,13 +83,6 @@ def read_done(path: Path) -> dict | None:
         return done if not path.exists() or path.stat().st_size == done["bytes"] else None
     except (OSError, ValueError):
         return None
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file complete or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text)
-    part.replace(path)
 
 
 def cut_out(image: np.ndarray, settings: Settings) -> Iterator[tuple[str, Image.Image]]:

@@ -6,7 +6,6 @@ interrupted measurement, or one of more images, goes on where it was.
 
 import hashlib
 import json
-import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from jax.sharding import Mesh
 from arbiscale_jax.data import Source
 from arbiscale_jax.inference import Model, batch
 from arbiscale_jax.training.mesh import replicate, shard_batch
+from arbiscale_jax.whole_files import replacing
 
 from . import distances
 from .features import Extractor, digest
@@ -51,10 +51,8 @@ def write_shards(
         if _covered(path) >= numbers.stop:
             advance(len(numbers))
         else:
-            part = path.with_name(f".{path.name}.{os.getpid()}.part")
-            with part.open("wb") as f:
+            with replacing(path) as part, part.open("wb") as f:
                 np.savez(f, stop=numbers.stop, **compute(numbers))
-            part.replace(path)
     return paths
 
 

@@ -15,11 +15,10 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from arbiscale_jax.errors import UserError
-from arbiscale_jax.interop.torch_checkpoint import read_state_dict
+from arbiscale_jax.interop.files import read_state_dict
+from arbiscale_jax.whole_files import replacing
 
 SIDE, DIM = 299, 2048
 NAME = "pt_inception-2015-12-05-6726825d.pth"
@@ -102,12 +101,7 @@ def load(path: str | os.PathLike = "") -> dict:
     Raises: UserError if the file is missing or another network's, or nothing can be downloaded.
     """
     path = Path(path) if path else download()
-    if path.suffix != ".safetensors":
-        return fold(read_state_dict(path), str(path))
-    try:
-        return fold(load_file(path), str(path))
-    except (SafetensorError, OSError) as e:
-        raise UserError(f"{path} cannot be read as a safetensors file ({e}); copy it again.") from e
+    return fold(read_state_dict(path), str(path))
 
 
 def download() -> Path:
@@ -116,19 +110,16 @@ def download() -> Path:
     Raises: UserError if it cannot be fetched or its SHA-256 is wrong.
     """
     folder = Path(os.environ.get("ARBISCALE_CACHE") or Path.home() / ".cache" / "arbiscale_jax").expanduser()
-    path, part = folder / NAME, folder / f".{NAME}.{os.getpid()}.part"
+    path = folder / NAME
     advice = f"download {URL} elsewhere and give its place as --inception-weights=FILE"
     if not path.is_file():
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with urllib.request.urlopen(URL, timeout=30) as response:
+            with urllib.request.urlopen(URL, timeout=30) as response, replacing(path) as part:
                 part.write_bytes(response.read())
-            part.replace(path)
         except (urllib.error.URLError, OSError) as e:
             reason = getattr(e, "reason", None) or e
             raise UserError(f"The weights of Inception-v3 cannot be downloaded ({reason}); {advice}.") from e
-        finally:
-            part.unlink(missing_ok=True)
     if (found := hashlib.sha256(path.read_bytes()).hexdigest()) != SHA256:
         raise UserError(f"{path} is damaged (SHA-256 {found[:8]}..., not {SHA256[:8]}...): delete it, or {advice}.")
     return path

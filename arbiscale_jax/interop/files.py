@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from arbiscale_jax.errors import UserError
+from arbiscale_jax.whole_files import replacing
 
 from .pickles import stand_ins
 
@@ -106,19 +107,15 @@ def write_state_dict(path: Path, state: Mapping[str, np.ndarray]) -> None:
     """
     check_suffix(path)
     state = {k: np.array(v, order="C") for k, v in state.items()}
-    part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".safetensors":
-            save_file(state, part)
-        else:
-            torch = _import_torch("Writing")
-            tensors = {k: torch.from_numpy(v) for k, v in state.items()}
-            whole = {"state_dict": tensors, "global_step": 0, "epoch": 0}
-            torch.save(whole if path.suffix == ".ckpt" else tensors, part)
-        part.replace(path)
+        with replacing(path) as part:
+            if path.suffix == ".safetensors":
+                save_file(state, part)
+            else:
+                torch = _import_torch("Writing")
+                tensors = {k: torch.from_numpy(v) for k, v in state.items()}
+                whole = {"state_dict": tensors, "global_step": 0, "epoch": 0}
+                torch.save(whole if path.suffix == ".ckpt" else tensors, part)
     except (OSError, RuntimeError, SafetensorError) as e:
         raise UserError(f"{path} cannot be written ({e}); choose another place or make room.") from e
-    finally:
-        if part.is_file():
-            part.unlink()

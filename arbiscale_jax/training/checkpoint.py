@@ -14,8 +14,9 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from arbiscale_jax.errors import UserError
-from arbiscale_jax.storage import CHECKPOINTS, CONFIG, FROZEN, has_checkpoint, newest_step, read_config, write_text
+from arbiscale_jax.storage import CHECKPOINTS, CONFIG, FROZEN, has_checkpoint, newest_step, read_config
 from arbiscale_jax.weights import save_weights
+from arbiscale_jax.whole_files import write_text
 
 from . import survival
 from .state import TrainState

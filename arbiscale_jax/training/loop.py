@@ -26,7 +26,7 @@ from .mesh import (
     state_sharding,
 )
 from .optimizer import learning_rate, make_optimizer
-from .stage import Stage
+from .stage import Stage, check_least
 from .state import TrainState, create_state
 from .step import make_train_step, stream
 
@@ -56,7 +56,7 @@ def train(config, workdir: Path | str) -> dict:
     Raises: UserError for what the user can mend, a non-finite loss among it; KeyboardInterrupt after saving.
     """
     workdir, cfg = Path(workdir), config.train
-    _check(cfg)
+    _check(config)
     stage, mesh = build_stage(config), make_mesh(fsdp=cfg.fsdp)
     tx = make_optimizer(learning_rate(cfg), grad_clip=cfg.grad_clip)
     check_batch_size(cfg.batch_size, mesh, cfg.accumulate)
@@ -113,14 +113,13 @@ def _on_devices(batches: Iterator[dict], rows: list[int], batch_size: int, mesh)
             yield shard_rows(batch, rows, batch_size, mesh)
 
 
-def _check(cfg) -> None:
+def _check(config) -> None:
     """Raises UserError for the first number of config.train that makes no sense."""
     least = dict(steps=1, minutes=0, learning_rate=0, warmup_steps=0, grad_clip=0, ema_decay=0, log_every=1)
-    for field, bound in (least | dict(val_every=0, checkpoint_every=0, keep=1)).items():
-        if not cfg[field] >= bound:
-            raise UserError(f"train.{field} must be at least {bound}, got {cfg[field]}.")
-    if cfg.ema_decay >= 1:
-        raise UserError(f"train.ema_decay must be below 1, got {cfg.ema_decay}.")
+    least |= dict(val_every=0, checkpoint_every=0, keep=1)
+    check_least(config, {f"train.{field}": bound for field, bound in least.items()})
+    if config.train.ema_decay >= 1:
+        raise UserError(f"train.ema_decay must be below 1, got {config.train.ema_decay}.")
 
 
 def _state_maker(config, stage, tx, mesh, params):
@@ -200,7 +199,6 @@ def _run(
     step_fn = _compile(step_fn, state, frozen, batch, workdir, report.say)
     eval_fn = jax.jit(stage.eval_fn, out_shardings=replicated(mesh))
     val_key, val_batch = stream(config.seed, "val"), shard_batch(data.val_batch(config.data), mesh)
-    step, record, metrics = int(state.step), {}, {}
     share, rate = _share(cfg, step, elapsed), learning_rate(cfg)
     pending, mark = [], None  # metrics on the device since the last log; time and step from which steps/s counts
 

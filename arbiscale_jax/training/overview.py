@@ -8,7 +8,8 @@ import jax
 from clu.parameter_overview import get_parameter_overview
 
 from arbiscale_jax.errors import UserError
-from arbiscale_jax.storage import flatten, write_text
+from arbiscale_jax.storage import flatten
+from arbiscale_jax.whole_files import write_text
 
 OVERVIEW, PROFILE = "overview.txt", "profile"
 

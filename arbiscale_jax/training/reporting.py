@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from arbiscale_jax.errors import UserError
-from arbiscale_jax.storage import write_text
+from arbiscale_jax.whole_files import replacing, write_text
 
 METRICS, SAMPLES, TENSORBOARD = "metrics.jsonl", "samples", "tensorboard"
 
@@ -100,9 +100,8 @@ def tile(panels: np.ndarray) -> np.ndarray:
 
 def _save_picture(path: Path, picture: np.ndarray) -> None:
     path.parent.mkdir(exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    Image.fromarray(picture).save(part, format="png")
-    part.replace(path)
+    with replacing(path) as part:
+        Image.fromarray(picture).save(part, format="png")
 
 
 class Report(NamedTuple):
