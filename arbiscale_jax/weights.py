@@ -1,7 +1,9 @@
 """Parameter trees as safetensors files: flat keys joined by '/', no pickle."""
 
+import hashlib
 from pathlib import Path
 
+import jax
 import numpy as np
 from flax import traverse_util
 from safetensors import SafetensorError
@@ -21,6 +23,16 @@ def save_weights(path: Path, tree: dict, dtype=None) -> None:
         flat[key] = np.ascontiguousarray(value).reshape(value.shape)  # ascontiguousarray makes scalars 1-d
     with replacing(Path(path)) as part:
         save_file(flat, part)
+
+
+def hash_weights(tree) -> str:
+    """Returns a SHA-256 over the places, types, shapes and values of any tree of arrays."""
+    found = hashlib.sha256()
+    for path, value in jax.tree_util.tree_leaves_with_path(tree):
+        value = np.asarray(value)
+        found.update(f"{jax.tree_util.keystr(path)} {value.dtype} {value.shape} ".encode())
+        found.update(value.tobytes())
+    return found.hexdigest()
 
 
 def load_weights(path: Path) -> dict:

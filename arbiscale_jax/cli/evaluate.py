@@ -4,7 +4,7 @@ from pathlib import Path
 
 from absl import flags
 
-from arbiscale_jax.cli import files, program
+from arbiscale_jax.cli import files, program, sampling
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.evaluation import names
 
@@ -49,9 +49,7 @@ def main(argv: list[str], prog: str = "arbiscale eval") -> None:
     for name in opts["model"]:
         if opts["model"].count(name) > 1:
             raise UserError(f"--model names {name} twice; give each once.")
-    for name in ("eta", "start"):
-        if opts[name] is not None and not 0 <= opts[name] <= 1:
-            raise UserError(f"--{name}={opts[name]} is no number between 0 and 1.")
+    sampling.check(opts)
     opts["output"] = Path(opts["output"])
     files.check_output_folder(opts["output"], 10**7)
 
@@ -85,13 +83,8 @@ def _define_flags() -> flags.FlagValues:
     flags.DEFINE_enum("split", "all", ["all", "train", "val"], "Which images of --data.", flag_values=f)
     flags.DEFINE_string("metrics", None, "What to compute, between commas; see below.", flag_values=f)
     flags.DEFINE_string("output", "out/eval", "Folder for the results.", flag_values=f)
-    flags.DEFINE_integer("seed", 0, "Seed of the noise.", lower_bound=0, upper_bound=2**32 - 1, flag_values=f)
-    flags.DEFINE_integer("steps", None, "Denoising steps; default: the model's.", lower_bound=1, flag_values=f)
-    flags.DEFINE_enum("sampler", None, ["ddim", "dpmpp"], "Sampler; default: the model's.", flag_values=f)
-    flags.DEFINE_float("eta", None, "Noise that DDIM adds at each step; default: the model's.", flag_values=f)
+    sampling.define(f, start=True)
 
-    help_ = "Upscale: 0 starts from noise, s in (0, 1] from the input noised to time s T; default: the model's."
-    flags.DEFINE_float("start", None, help_, flag_values=f)
     flags.DEFINE_string("scales", "2,4,8", "Upscale: factors between commas.", flag_values=f)
     help_ = "Upscale: fixed_hr, LR is the image over the scale; fixed_lr, LR is --lr-size, the image is resized."
     flags.DEFINE_enum("protocol", "fixed_hr", ["fixed_hr", "fixed_lr"], help_, flag_values=f)

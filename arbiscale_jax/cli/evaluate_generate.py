@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 import arbiscale_jax
-from arbiscale_jax.cli import evaluation_files, files, sizes
+from arbiscale_jax.cli import evaluation_files, files, sampling, sizes
 from arbiscale_jax.cli.sample import progress
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.evaluation import features, generation, pictures, protocols, report, speed
@@ -39,7 +39,7 @@ def main(opts: dict) -> None:
         num = min(asked, generation.count_rows(real, generation.size_name(shape[0])))
         if num < 2:
             raise UserError(f"--data={opts['data']} holds {num} images that can be read; distances need two at least.")
-    options = dict(seed=opts["seed"], **evaluation_files.sampling(opts))
+    options = dict(seed=opts["seed"], **sampling.given(opts))
 
     rows, matrices, timings = [], {}, []
     for label, model in models.items():

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import arbiscale_jax
-from arbiscale_jax.cli import evaluation_files, files, sizes
+from arbiscale_jax.cli import evaluation_files, files, sampling, sizes
 from arbiscale_jax.cli.sample import progress
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.evaluation import pictures, protocols, speed, statistics, super_resolution
@@ -91,7 +91,7 @@ def _methods(opts: dict) -> list[super_resolution.Method]:
         model = arbiscale_jax.load(name)
         if not model.config["condition"]["enabled"] or "unet" not in model.params:
             raise UserError(f"--model={name} does not upscale; give a super-resolution model with its U-Net.")
-        options = dict(samples=opts["samples"], seed=opts["seed"], **evaluation_files.sampling(opts))
+        options = dict(samples=opts["samples"], seed=opts["seed"], **sampling.given(opts))
         methods.append(super_resolution.from_model(label, model, **options))
     return methods
 
@@ -103,7 +103,7 @@ def _timings(methods, first: dict, opts: dict) -> list[dict]:
         for scale, pair in first.items():
             size = pair.truth.shape[:2]
             if method.model:
-                options = dict(seed=opts["seed"], **evaluation_files.sampling({**opts, "start": None}))
+                options = dict(seed=opts["seed"], **sampling.given({**opts, "start": None}))
                 found = speed.measure_model(method.model, pair.lr, [size], **options)[0]
             else:
                 found = speed.measure_call(lambda: method.render(pair.lr, size), size)

@@ -7,21 +7,15 @@ import jax
 
 import arbiscale_jax
 from arbiscale_jax import data
-from arbiscale_jax.cli import files
+from arbiscale_jax.cli import files, sampling
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.evaluation import report
-
-SAMPLING = ("steps", "sampler", "eta", "start")  # where given; else each model has its own
 
 
 def labels(names: list[str]) -> dict[str, str]:
     """Returns what tables call the models: the last part of each name where that is unambiguous."""
     short = [Path(name).name or name for name in names]
     return {name: label if short.count(label) == 1 else name for name, label in zip(names, short)}
-
-
-def sampling(opts: dict) -> dict:
-    return {name: opts[name] for name in SAMPLING if opts[name] is not None}
 
 
 def open_source(opts: dict) -> tuple[data.Source, Path | None]:
@@ -39,7 +33,7 @@ def settings(opts: dict, models: dict) -> dict:
     """Everything that made the figures: flags, the models' own settings, versions and the machine's kind."""
     packages = ("jax", "jaxlib", "numpy", "pillow", "scikit-image")
     versions = {"arbiscale_jax": arbiscale_jax.__version__} | {name: version(name) for name in packages}
-    resolved = {label: {**dict(model.config["sampling"]), **sampling(opts)} for label, model in models.items()}
+    resolved = {label: {**dict(model.config["sampling"]), **sampling.given(opts)} for label, model in models.items()}
     device = f"{len(jax.devices())} x {jax.devices()[0].device_kind}"
     return {
         "flags": {**opts, "output": str(opts["output"])},

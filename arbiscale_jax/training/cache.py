@@ -5,7 +5,6 @@ with double_z the log-variance, so that the posterior is still sampled anew each
 mean. Neither is scaled. Validation goes on encoding its images.
 """
 
-import hashlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ from jax.experimental import multihost_utils
 from arbiscale_jax import data
 from arbiscale_jax.data import latent_store
 from arbiscale_jax.errors import UserError
-from arbiscale_jax.storage import flatten
+from arbiscale_jax.weights import hash_weights
 
 from . import latent, mesh
 from .reporting import Report
@@ -64,16 +63,6 @@ def cached_batches(
         raise UserError(f"{folder} holds no latents; data.latent_cache must be a folder that all processes share.")
     report.say(f"Training on {len(examples):,} encoded examples in {folder}.")
     return data.shuffled_batches(latent_store.Reader(folder), config.seed, config.train.batch_size, start_step, rows)
-
-
-def hash_weights(tree) -> str:
-    """Returns a SHA-256 over the names, types, shapes and values of a tree of arrays."""
-    digest = hashlib.sha256()
-    for name, value in sorted(flatten(tree).items()):
-        value = np.asarray(value)
-        digest.update(f"{name} {value.dtype} {value.shape} ".encode())
-        digest.update(np.ascontiguousarray(value).tobytes())
-    return digest.hexdigest()
 
 
 def make_encoder(nets: latent.Nets):

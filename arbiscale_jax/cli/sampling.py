@@ -1,0 +1,34 @@
+"""The flags of sampling, which generating, upscaling and measuring share; the model has the defaults."""
+
+import math
+
+from absl import flags
+
+from arbiscale_jax.errors import UserError
+
+NAMES = ("steps", "sampler", "eta", "start")
+
+
+def define(flag_values: flags.FlagValues, *, start: bool) -> None:
+    """Defines --seed and the flags of NAMES; --start, of upscaling, where `start`."""
+    f = flag_values
+    flags.DEFINE_integer("seed", 0, "Seed of the noise.", lower_bound=0, upper_bound=2**32 - 1, flag_values=f)
+    flags.DEFINE_integer("steps", None, "Denoising steps; default: the model's.", lower_bound=1, flag_values=f)
+    flags.DEFINE_enum("sampler", None, ["ddim", "dpmpp"], "Sampler; default: the model's.", flag_values=f)
+    help_ = "Noise that DDIM adds at each step, 0 to 1; default: the model's."
+    flags.DEFINE_float("eta", None, help_, lower_bound=0.0, upper_bound=1.0, flag_values=f)
+    if start:
+        help_ = "Upscale: 0 starts from noise, s in (0, 1] from the input noised to time s T; default: the model's."
+        flags.DEFINE_float("start", None, help_, lower_bound=0.0, upper_bound=1.0, flag_values=f)
+
+
+def check(opts: dict) -> None:
+    """Raises: UserError for NaN, which passes absl's bounds."""
+    for name in ("eta", "start"):
+        if opts.get(name) is not None and not math.isfinite(opts[name]):
+            raise UserError(f"--{name}={opts[name]} is no number between 0 and 1.")
+
+
+def given(opts: dict) -> dict:
+    """Returns the options of NAMES that the command line gives, for the model's methods."""
+    return {name: opts[name] for name in NAMES if opts.get(name) is not None}
