@@ -61,6 +61,7 @@ def get_base_config() -> ml_collections.ConfigDict:
                     sampler="ddim",  # ddim or dpmpp
                     eta=0.0,  # of DDIM: 0 deterministic, 1 ancestral
                     start=0.0,  # SR: 0 starts from noise (the paper), s in (0, 1] from q(z_t | z_0 = c) at t = s T
+                    refine=0,  # SR: rounds that correct the latent by what the render lacks of the input
                     size=256,  # side of generated images
                 ),
             ),
@@ -121,12 +122,12 @@ def get_base_config() -> ml_collections.ConfigDict:
                 adaptive_weight_max=1e4,  # the ratio's largest value
                 lambda_dm=1.0,  # align: weight of L_dm, Eq. 9
                 lambda_recon=1.0,  # align: weight of L_recon, Eq. 9
-                align_mode="random_t",  # or reverse_ddim: a step of the loop is a reverse path, an update at each point
-                align_steps=20,  # reverse_ddim: points on the path
+                align_mode="random_t",  # or reverse_ddim, sampling: a step is a path, with an update at each point
+                align_steps=20,  # reverse_ddim, sampling: points on the path
                 align_t0=0,  # reverse_ddim: the path begins below this time; 0: T, the whole schedule
                 align_lpips_weight=0.0,  # align: LPIPS on the render, beside the squared error of Eq. 7; 0: none
                 render_size="target",  # align renders: target (a window at a random size), image or latent (whole)
-                weight_cap=0.0,  # of alpha_bar / (1 - alpha_bar) in Eq. 7; 0: none
+                weight_cap=0.0,  # of alpha_bar / (1 - alpha_bar) in Eq. 7, in mode sampling of L_dm too; 0: none
             ),
             train=dict(  # the loop
                 steps=100_000,  # updates in all

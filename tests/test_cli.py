@@ -76,7 +76,6 @@ GENERATE = ["--task=generate", "--model=m", "--output=out"]
     [
         ([], "Give --task"),
         (["--task=paint"], "--task=paint"),
-        (["--task=upscale", "--input=photo.png"], "Give --model"),
         (UPSCALE, "Give --input"),
         ([*UPSCALE, "--input=nowhere"], "--input=nowhere does not exist"),
         ([*UPSCALE, "--input=empty"], "no image file"),

@@ -113,6 +113,19 @@ def test_sampling_may_start_from_the_noised_condition(model):
     np.testing.assert_array_equal(own.upscale_latent(IMAGE, steps=3, seed=2), found)
 
 
+def test_refining_adds_what_the_render_lacks_of_the_input(model):
+    plain, once, twice = (model.upscale_latent(IMAGE, samples=2, steps=2, refine=n) for n in (0, 1, 2))
+    lr = IMAGE.astype(np.float32)[None] / 127.5 - 1
+    for z, refined in ((plain, once), (once, twice)):
+        for i in range(2):
+            x = model.decode(z[i : i + 1], tuple(side * model.factor for side in z.shape[1:3]))
+            again = model.condition(jax.image.resize(np.clip(x, -1, 1), lr.shape, "cubic"))
+            expected = z[i] + model.condition(lr)[0] - again[0]
+            np.testing.assert_allclose(refined[i], expected, atol=1e-4)
+    with pytest.raises(UserError, match="refine is a whole number >= 0, got -1"):
+        model.upscale_latent(IMAGE, refine=-1)
+
+
 def test_generation_without_a_condition(model):
     config = {
         **model.config,

@@ -1,6 +1,5 @@
 """The recipes: perceptual and adversarial terms, both alignments, accumulation, remat and bfloat16, at toy size."""
 
-from contextlib import closing
 
 import jax
 import jax.numpy as jnp
@@ -178,7 +177,7 @@ def test_a_discriminator_joins_at_its_step_and_resumes_bit_by_bit(tmp_path, tiny
         tx, m = make_optimizer(config(3).train.learning_rate), mesh.make_mesh()
         params = storage.restore_params(tmp_path / name, ema=False)
         _, like = loop._state_maker(config(3), loop.build_stage(config(3)), tx, m, params)
-        with closing(checkpoint.open_manager(tmp_path / name, 2)) as manager:
+        with checkpoint.open_manager(tmp_path / name, 2) as manager:
             return checkpoint.restore(manager, like)[0]
 
     record = train(config(3), tmp_path / "whole")
@@ -321,6 +320,39 @@ def test_a_reverse_path_updates_at_every_point_and_detaches_between():
     np.testing.assert_allclose(metrics["loss"], np.mean(losses), rtol=1e-4)
 
 
+SAMPLING = {"loss.align_mode": "sampling", "loss.align_steps": 3, "loss.weight_cap": 2.0, "model.sampling.steps": 3}
+
+
+@pytest.mark.parametrize("begin", [0.0, 0.3])
+def test_the_path_of_sampling_is_the_one_that_sampling_takes(begin):
+    config = tiny("align", **SAMPLING, **{"model.sampling.start": begin})
+    net, params, frozen, batch = build(config, 2)
+    nets, key = latent.build_nets(config), jax.random.fold_in(KEY, 0)
+    point, losses = jax.jit(net.path.begin)(params, frozen, batch, key), []
+    z_T, c, z_0 = point["z_t"], point["c"], point["z_0"]
+    if not begin:
+        assert abs(float(jnp.mean(z_T))) < 0.2 and abs(float(jnp.std(z_T)) - 1) < 0.2
+    path = diffusion.ddim_trajectory(3, ALPHA_BAR, begin or 1.0)
+    step = jax.jit(net.path.loss_fn)
+    for i in range(3):
+        z_t = point["z_t"]
+        loss, (metrics, point) = step(params, frozen, batch, key, point, i)
+        eps_hat = nets.unet.apply({"params": params["unet"]}, z_t, jnp.full(2, path.t[i]), c)
+        a = path.alpha_bar[i]
+        error = np.mean((z_0 - diffusion.predict_z_0(z_t, eps_hat, jnp.full(2, path.t[i]), ALPHA_BAR)) ** 2)
+        np.testing.assert_allclose(metrics["dm"], min(a / (1 - a), 2.0) * error, rtol=1e-3)  # Eq. 8 under the cap
+        losses.append(loss)
+
+    def eps_fn(z_t, t):
+        return nets.unet.apply({"params": params["unet"]}, z_t, t, c)
+
+    sampled = diffusion.sample(eps_fn, z_T, ALPHA_BAR, steps=3, start=begin or 1.0)
+    np.testing.assert_allclose(point["z_t"], sampled, atol=1e-4)
+    found, metrics = sgd_step(net, params, frozen, batch, path=net.path)
+    assert not np.allclose(found["unet"]["conv_out"]["bias"], params["unet"]["conv_out"]["bias"])
+    np.testing.assert_allclose(metrics["loss"], np.mean(losses), rtol=0.2)  # the weights change along the path
+
+
 def test_reverse_ddim_trains_and_resumes_bit_by_bit(tmp_path):
     _, params, frozen, _ = build(tiny("align"))
     (tmp_path / "start").mkdir()
@@ -386,6 +418,8 @@ def test_the_alignment_loss_at_every_render_size(size, perceptual_weight, tiny_l
         ("align", {"loss.render_size": "huge"}, "render_size is one of target, image, latent, got 'huge'"),
         ("align", REVERSE | {"loss.align_t0": 1001}, r"align_t0 lies in \[2, 1000\]"),
         ("align", REVERSE | {"loss.align_steps": 601}, r"align_steps lies in \[1, 600\]"),
+        ("align", SAMPLING | {"model.sampling.start": 0.3, "loss.align_steps": 301}, r"align_steps lies in \[1, 300\]"),
+        ("align", SAMPLING | {"model.condition.enabled": False}, "align_mode=sampling needs super-resolution"),
     ],
 )
 def test_recipes_that_cannot_be_are_refused(name, fields, message, tiny_lpips):

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -85,6 +84,26 @@ def test_a_full_disk_is_refused_before_training(toy, tmp_path, monkeypatch):
     assert survival.tree_bytes(tree) == 52
 
 
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("RESOURCE_EXHAUSTED: Error")])
+def test_a_disk_that_fills_during_training_is_one_sentence(toy, tmp_path, monkeypatch, error):
+    full = [True]
+
+    def save(manager, state, *args):
+        if int(state.step) > 2 and full:
+            raise error
+        return actual(manager, state, *args)
+
+    actual = checkpoint.save
+    monkeypatch.setattr(checkpoint, "save", save)
+    train(toy(2), tmp_path)
+    with pytest.raises(UserError, match="The disk of .* is full, .*; the last good checkpoint is step 2"):
+        train(toy(4), tmp_path)
+    full.clear()
+    assert train(toy(4), tmp_path)["step"] == 4
+    with pytest.raises(ValueError, match="another"), checkpoint.open_manager(tmp_path, keep=1):
+        raise ValueError("another")
+
+
 def test_a_half_written_checkpoint_is_never_chosen(toy, tmp_path):
     train(toy(2), tmp_path)
     folder = tmp_path / storage.CHECKPOINTS
@@ -101,7 +120,7 @@ def test_an_older_checkpoint_that_was_half_deleted_does_no_harm(tmp_path):
     state = create_state({"unet": {"w": jnp.zeros(3)}}, make_optimizer(0.1), 0.9)
 
     def save(*steps):
-        with closing(checkpoint.open_manager(tmp_path, keep=1)) as manager:
+        with checkpoint.open_manager(tmp_path, keep=1) as manager:
             for step in steps:
                 checkpoint.save(manager, state.replace(step=step), 0.0, float(10 - step) if step < 3 else None)
                 manager.wait_until_finished()

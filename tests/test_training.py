@@ -2,7 +2,6 @@
 
 import json
 import signal
-from contextlib import closing
 
 import jax
 import jax.numpy as jnp
@@ -79,7 +78,7 @@ def newest_state(run_dir, config):
     """Everything in a run's newest checkpoint."""
     tx = make_optimizer(config.train.learning_rate)
     like = create_state({"unet": {"w": jnp.zeros(3)}}, tx, config.train.ema_decay)
-    with closing(checkpoint.open_manager(run_dir, config.train.keep)) as manager:
+    with checkpoint.open_manager(run_dir, config.train.keep) as manager:
         return checkpoint.restore(manager, like)[0]
 
 
@@ -192,7 +191,7 @@ def test_the_newest_and_the_best_checkpoints_are_kept(tmp_path):
     state = create_state({"unet": {"w": jnp.zeros(3)}}, tx, 0.9)
     losses = {1: 3.0, 2: 1.0, 3: 2.0, 4: None, 5: float("nan"), 6: 4.0}
     for steps in ((1, 2, 3, 4), (5, 6)):  # the best is known again after reopening
-        with closing(checkpoint.open_manager(tmp_path, keep=2)) as manager:
+        with checkpoint.open_manager(tmp_path, keep=2) as manager:
             for step in steps:
                 checkpoint.save(manager, state.replace(step=step), 0.0, losses[step])
                 manager.wait_until_finished()
@@ -338,7 +337,7 @@ def test_a_missing_predecessor_is_named(config, workdir, message, tmp_path):
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"loss.align_mode": "backwards"}, "align_mode is one of random_t, reverse_ddim, got 'backwards'"),
+        ({"loss.align_mode": "backwards"}, "align_mode is one of random_t, reverse_ddim, sampling, got 'backwards'"),
         ({"data.lr_size": 5}, "lr_size=5 times model.condition.upsampling=4.0 must be data.image_size=16"),
         ({"data.image_size": 17}, "image_size=17 must be a multiple of 2"),
         ({"dtype": "float8"}, "dtype is one of float32, bfloat16"),

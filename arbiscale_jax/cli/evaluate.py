@@ -22,7 +22,10 @@ lanczos (Pillow's), between commas; the first is what the others are compared wi
 features/, from which an interrupted run goes on.
 """
 _OF_TASK = {
-    "upscale": ("scales", "protocol", "lr-size", "border", "max-images", "max-side", "samples", "start", "sheet"),
+    "upscale": (
+        *("scales", "protocol", "lr-size", "border", "max-images", "max-side", "samples", "sheet"),
+        *("start", "refine"),
+    ),
     "generate": ("sizes", "num", "features", "inception-weights", "batch-size"),
 }
 TASKS = tuple(_OF_TASK)
@@ -83,7 +86,7 @@ def _define_flags() -> flags.FlagValues:
     flags.DEFINE_enum("split", "all", ["all", "train", "val"], "Which images of --data.", flag_values=f)
     flags.DEFINE_string("metrics", None, "What to compute, between commas; see below.", flag_values=f)
     flags.DEFINE_string("output", "out/eval", "Folder for the results.", flag_values=f)
-    sampling.define(f, start=True)
+    sampling.define(f, upscaling=True)
 
     flags.DEFINE_string("scales", "2,4,8", "Upscale: factors between commas.", flag_values=f)
     help_ = "Upscale: fixed_hr, LR is the image over the scale; fixed_lr, LR is --lr-size, the image is resized."

@@ -103,7 +103,7 @@ def _timings(methods, first: dict, opts: dict) -> list[dict]:
         for scale, pair in first.items():
             size = pair.truth.shape[:2]
             if method.model:
-                options = dict(seed=opts["seed"], **sampling.given({**opts, "start": None}))
+                options = dict(seed=opts["seed"], **sampling.given(opts))
                 found = speed.measure_model(method.model, pair.lr, [size], **options)[0]
             else:
                 found = speed.measure_call(lambda: method.render(pair.lr, size), size)

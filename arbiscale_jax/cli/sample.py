@@ -16,13 +16,17 @@ from arbiscale_jax.errors import UserError
 
 USAGE = {
     "upscale": """
-  {prog}--model photos --input photo.jpg --scale 3.7 --output out/
+  {prog}--input photo.jpg --scale 3.7 --output out/
   {prog}--model runs/quickstart_sr_align --input FOLDER --size 900x1600 --output out/
-  {prog}--model photos --input a.jpg b.png --scale 4 --samples 3 --seed 1 --output out/""",
+  {prog}--input a.jpg b.png --scale 4 --samples 3 --seed 1 --output out/""",
     "generate": """
-  {prog}--model emoji --num 16 --sizes 128,160,192x256 --output out/""",
+  {prog}--num 16 --sizes 128,160,192x256 --output out/""",
 }
-_OF_TASK = {"upscale": ("input", "scale", "size", "samples", "start", "max-pixels"), "generate": ("num", "sizes")}
+DEFAULT_MODELS = {"upscale": "photos", "generate": "emoji"}  # bundled
+_OF_TASK = {
+    "upscale": ("input", "scale", "size", "samples", "start", "refine", "max-pixels"),
+    "generate": ("num", "sizes"),
+}
 
 
 def main(argv: list[str], prog: str = "python run_sample.py", task: str | None = None) -> None:
@@ -40,8 +44,7 @@ def main(argv: list[str], prog: str = "python run_sample.py", task: str | None =
         for name in _OF_TASK[other]:
             if name in flag_values and flag_values[name].present:
                 raise UserError(f"--{name} belongs to the task {other}; leave it out of {task}.")
-    if not opts["model"]:
-        raise UserError("Give --model: a bundled model's name, a training run's directory or an exported folder.")
+    opts["model"] = opts["model"] or DEFAULT_MODELS[task]
     sampling.check(opts)
     if Path(opts["output"]).suffix.lower() in (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"):
         raise UserError(f"--output={opts['output']} looks like a file; give a folder, the images are named in it.")
@@ -59,7 +62,9 @@ def _define_flags(task: str | None) -> flags.FlagValues:
     f = flags.FlagValues()
     if task is None:
         flags.DEFINE_enum("task", None, list(USAGE), "What to do: upscale images, or generate new ones.", flag_values=f)
-    flags.DEFINE_string("model", None, "Bundled model's name, or folder of a run or an exported model.", flag_values=f)
+    own = [DEFAULT_MODELS[task]] if task else [f"{model} to {one}" for one, model in DEFAULT_MODELS.items()]
+    help_ = f"Bundled model's name, or folder of a run or an exported model; default: {', '.join(own)}."
+    flags.DEFINE_string("model", None, help_, flag_values=f)
     flags.DEFINE_string("output", "out", "Folder for the images and sample.json.", flag_values=f)
     if task != "generate":
         help_ = "Upscale: image or folder; may be repeated, further arguments are inputs too."
@@ -74,7 +79,7 @@ def _define_flags(task: str | None) -> flags.FlagValues:
         flags.DEFINE_integer("num", 4, "Generate: number of images.", lower_bound=1, flag_values=f)
         help_ = "Generate: sizes to render each image at, as HEIGHTxWIDTH or one side of a square, between commas."
         flags.DEFINE_string("sizes", None, help_ + " Default: the model's.", flag_values=f)
-    sampling.define(f, start=task != "generate")
+    sampling.define(f, upscaling=task != "generate")
     help_ = "Largest output accepted, in pixels."
     flags.DEFINE_integer("max-output-pixels", sizes.MAX_OUTPUT_PIXELS, help_, lower_bound=1, flag_values=f)
     return f

@@ -6,20 +6,22 @@ from absl import flags
 
 from arbiscale_jax.errors import UserError
 
-NAMES = ("steps", "sampler", "eta", "start")
+NAMES = ("steps", "sampler", "eta", "start", "refine")
 
 
-def define(flag_values: flags.FlagValues, *, start: bool) -> None:
-    """Defines --seed and the flags of NAMES; --start, of upscaling, where `start`."""
+def define(flag_values: flags.FlagValues, *, upscaling: bool) -> None:
+    """Defines --seed and the flags of NAMES; --start and --refine where `upscaling`."""
     f = flag_values
     flags.DEFINE_integer("seed", 0, "Seed of the noise.", lower_bound=0, upper_bound=2**32 - 1, flag_values=f)
     flags.DEFINE_integer("steps", None, "Denoising steps; default: the model's.", lower_bound=1, flag_values=f)
     flags.DEFINE_enum("sampler", None, ["ddim", "dpmpp"], "Sampler; default: the model's.", flag_values=f)
     help_ = "Noise that DDIM adds at each step, 0 to 1; default: the model's."
     flags.DEFINE_float("eta", None, help_, lower_bound=0.0, upper_bound=1.0, flag_values=f)
-    if start:
+    if upscaling:
         help_ = "Upscale: 0 starts from noise, s in (0, 1] from the input noised to time s T; default: the model's."
         flags.DEFINE_float("start", None, help_, lower_bound=0.0, upper_bound=1.0, flag_values=f)
+        help_ = "Upscale: rounds that correct the latent by what the render lacks of the input; default: the model's."
+        flags.DEFINE_integer("refine", None, help_, lower_bound=0, flag_values=f)
 
 
 def check(opts: dict) -> None:

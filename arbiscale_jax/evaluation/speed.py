@@ -13,26 +13,26 @@ import numpy as np
 from arbiscale_jax.inference import Model, batch, to_floats
 
 REPEATS = 3
-PARTS = ("encode", "sample", "decode", "render")  # E on the condition; the diffusion; D; f_theta
+PARTS = ("encode", "sample", "decode", "render")  # E on the condition; the diffusion, with its corrections; D; f_theta
 _MIB = 2**20
 
 
 def measure_model(model: Model, lr: np.ndarray | None, sizes: Sequence[tuple[int, int]], **sampling) -> list[dict]:
     """Times one image at each size, compiled beforehand: medians of REPEATS runs, in seconds.
 
-    Args: lr, uint8 [h, w, 3] to upscale, None to generate; sampling, seed, steps, sampler, eta of Model.sample
-      (where sampling starts does not change its time).
+    Args: lr, uint8 [h, w, 3] to upscale, None to generate; sampling, options of Model.upscale_latent or
+      Model.generate_latent.
     Returns: for each size its PARTS, total, fps = 1 / total, and peak_host_mib, peak_device_mib (None where the device
       does not tell); the host's is the process's largest resident set during the measurement, where Linux tells.
     """
     rows = []
     for size in sizes:
         reset_peak()
-        seconds, c, latent = {}, None, None
+        seconds, latent = {}, None
         if lr is not None:
-            c, seconds["encode"] = _timed(lambda: model.condition(to_floats(lr)[None]))
-            z_T = np.random.default_rng(0).standard_normal(c.shape, np.float32)
-            latent, seconds["sample"] = _timed(lambda: model.sample(z_T, c, **sampling))
+            _, seconds["encode"] = _timed(lambda: model.condition(to_floats(lr)[None]))
+            latent, both = _timed(lambda: model.upscale_latent(lr, **sampling))
+            seconds["sample"] = max(both - seconds["encode"], 0.0)
         else:
             latent, seconds["sample"] = _timed(lambda: batch.sample_numbers(model, [0], **sampling))
         features, seconds["decode"] = _timed(lambda: batch.decode_features(model, latent))

@@ -105,7 +105,7 @@ class Model:
 
         Args: image, uint8 or uint16 [h, w, 3] RGB; either scale > 0 (output round(scale h) x round(scale w)) or size,
           (height, width); samples, how many plausible answers, None for one without the leading axis; sampling, the
-          options of `upscale_latent`: seed, steps, sampler, eta, start, progress.
+          options of `upscale_latent`: seed, steps, sampler, eta, start, refine, progress.
         Returns: [H, W, 3], or [samples, H, W, 3], of the image's dtype.
         Raises: UserError for an image, scale or size that cannot be, or that does not fit in memory.
         """
@@ -118,17 +118,27 @@ class Model:
         return out[0] if samples is None else out
 
     def upscale_latent(
-        self, image, *, samples=1, seed=0, steps=None, sampler=None, eta=None, start=None, progress=None
+        self, image, *, samples=1, seed=0, steps=None, sampler=None, eta=None, start=None, refine=None, progress=None
     ):
         """Samples latents of `image` (uint8 or uint16 [h, w, 3]) for `render`: -> [samples, h', w', c].
 
         Args: seed: answer i depends on (seed, i) alone; steps, sampler, eta as in `sample`; start: 0 starts from noise
           (the paper), s in (0, 1] at time s T from q(z_t | z_0 = c), the condition being a first guess of z_0 (after
-          Chung et al. 2022); progress, called with (done, total).
+          Chung et al. 2022); refine, rounds of back-projection, after Irani & Peleg 1991: what the shrunk render lacks
+          of the image is added in the latent, z_0 + E(image) - E(shrunk render); progress, called with (done, total).
         """
-        c = self.condition(to_floats(check_image(image))[None])
-        options = self._options(steps, sampler, eta, start)
-        return self._sample_many(c.shape[1:], c, _whole(samples, "samples", 1), seed, options, progress)
+        lr = to_floats(check_image(image))[None]
+        c, options = self.condition(lr), self._options(steps, sampler, eta, start)
+        rounds = _whole(self.config["sampling"].get("refine", 0) if refine is None else refine, "refine", 0)
+        z = self._sample_many(c.shape[1:], c, _whole(samples, "samples", 1), seed, options, progress)
+        for _ in range(rounds):
+            z = jnp.concatenate([one + c - self._seen_again(one, lr.shape) for one in jnp.split(z, len(z))])
+        return z
+
+    def _seen_again(self, z, shape):
+        """Renders z [1 h w c] as large as E sees images, shrinks that to `shape` [1 h w 3] and encodes it again."""
+        x = self.decode(z, tuple(side * self.factor for side in z.shape[1:3]))
+        return self.condition(jax.image.resize(jnp.clip(x, -1, 1), shape, "cubic"))
 
     def generate(self, num=1, size=None, **sampling):
         """Generates uint8 [num, height, width, 3] images at `size`, default the training size.

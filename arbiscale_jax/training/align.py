@@ -2,7 +2,8 @@
 
 The gradient of the reconstruction reaches the U-Net through f_theta and D, whose weights stay. `random_t` (the
 reference code) draws a time per example and makes one update. `reverse_ddim` (the paper's text, after DiffusionCLIP,
-Kim et al. 2022, 4) inverts z_0 by DDIM and comes back along the same levels, with an update at each.
+Kim et al. 2022, 4) inverts z_0 by DDIM and comes back along the same levels, with an update at each. `sampling` walks
+the path that sampling itself takes, from the noised condition or from noise (SR alone, where the end is known).
 """
 
 import jax
@@ -15,7 +16,7 @@ from arbiscale_jax.perceptual import lpips
 from . import latent
 from . import stage as s
 
-MODES = ("random_t", "reverse_ddim")
+MODES = ("random_t", "reverse_ddim", "sampling")
 RENDER_SIZES = ("target", "image", "latent")
 
 
@@ -47,6 +48,9 @@ def make_stage(config) -> s.Stage:
         """Eq. 9 and its parts, one value an example."""
         x_hat, x = render_and_truth(frozen, z_0_hat / frozen["scale_factor"], batch)
         out = {"dm": diffusion.eps_loss(eps_hat, eps)}
+        if loss.align_mode == "sampling":  # there the error of z_0 stays as t falls: by Eq. 8 the cap is L_dm's as well
+            whole, capped = (diffusion.snr_weight(t, nets.alpha_bar, cap) for cap in (None, loss.weight_cap))
+            out["dm"] *= capped / whole
         out["recon"] = diffusion.recon_loss(x_hat, x, t, nets.alpha_bar, loss.weight_cap)
         total = loss.lambda_dm * out["dm"] + loss.lambda_recon * out["recon"]
         if perceptual:
@@ -61,7 +65,8 @@ def make_stage(config) -> s.Stage:
         return terms(frozen, batch, z_0_hat, out.eps_hat, out.eps, t)
 
     stage = latent.make_stage(nets, losses_at)._replace(lpips=perceptual)
-    return stage if loss.align_mode == "random_t" else stage._replace(path=_reverse_path(config, nets, terms))
+    make_path = {"reverse_ddim": _reverse_path, "sampling": _sampling_path}.get(loss.align_mode)
+    return stage._replace(path=make_path(config, nets, terms)) if make_path else stage
 
 
 def _reverse_path(config, nets, terms) -> s.Path:
@@ -87,6 +92,35 @@ def _reverse_path(config, nets, terms) -> s.Path:
         z_t = diffusion.ddim_inversion(eps_fn, z_0, nets.alpha_bar[:t0], steps=steps)
         return {"z_0": z_0, "z_t": z_t, "c": c}
 
+    return s.Path(steps, begin, _make_path_loss(nets, levels, terms))
+
+
+def _sampling_path(config, nets, terms) -> s.Path:
+    """Builds the path of `sampling`: the align_steps levels that sampling visits from model.sampling.start on.
+
+    z_t holds what the U-Net has made of the condition so far, not q(z_0): training meets the states of sampling.
+    Raises: UserError if there are no such levels, or no condition that ties the end to the image.
+    """
+    T, steps, start = len(nets.alpha_bar), config.loss.align_steps, nets.start or 1.0
+    if nets.interpolation is None:
+        raise UserError("loss.align_mode=sampling needs super-resolution (model.condition.enabled); use another mode.")
+    if not 1 <= steps <= max(1, round(start * T)):
+        last = round(start * T)
+        raise UserError(f"loss.align_steps lies in [1, {last}], the times that sampling visits, got {steps}.")
+    levels = diffusion.ddim_trajectory(steps, nets.alpha_bar, start)
+
+    def begin(params, frozen, batch, key):
+        key_z, key_eps = jax.random.split(key)
+        z_0, c = latent.encode(nets, frozen, batch, key_z), latent.condition(nets, frozen, batch)
+        eps = s.normal(s.example_keys(key_eps, batch), z_0.shape[1:])
+        return {"z_0": z_0, "z_t": latent.first_state(nets, c, eps, steps), "c": c}
+
+    return s.Path(steps, begin, _make_path_loss(nets, levels, terms))
+
+
+def _make_path_loss(nets, levels, terms):
+    """Returns Path.loss_fn: Eq. 9 at point i of `levels`, and the DDIM step to the next, detached."""
+
     def loss_fn(params, frozen, batch, key, point, i):
         z_0, z_t = point["z_0"], point["z_t"]
         t = jnp.full(len(z_t), jnp.asarray(levels.t, jnp.int32)[i])
@@ -99,4 +133,4 @@ def _reverse_path(config, nets, terms) -> s.Path:
         z_s = jax.lax.stop_gradient(diffusion.ddim_step(z_t, eps_hat, a_t, a_s))
         return metrics.pop("loss"), (metrics, {**point, "z_t": z_s})
 
-    return s.Path(steps, begin, loss_fn)
+    return loss_fn

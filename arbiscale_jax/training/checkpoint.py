@@ -4,8 +4,9 @@ import json
 import math
 import os
 import shutil
+import textwrap
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import jax
@@ -108,8 +109,12 @@ def check_resumable(run_dir: Path, config: dict) -> None:
         raise UserError(f"{run_dir} holds a run with another {field}; resume it with its own config or set --workdir.")
 
 
-def open_manager(run_dir: Path, keep: int) -> ocp.CheckpointManager:
-    """Opens a run's checkpoints for saving in the background; keeps the newest `keep` and the best validated one."""
+@contextmanager
+def open_manager(run_dir: Path, keep: int) -> Iterator[ocp.CheckpointManager]:
+    """Opens a run's checkpoints for saving in the background; keeps the newest `keep` and the best validated one.
+
+    Raises: UserError if the disk fills while it is open, whoever notices.
+    """
     best = policies.BestN(
         get_metric_fn=lambda m: m["val_loss"],
         reverse=True,
@@ -124,7 +129,26 @@ def open_manager(run_dir: Path, keep: int) -> ocp.CheckpointManager:
         enable_async_checkpointing=True,
         cleanup_tmp_directories=True,  # what a killed process had half written
     )
-    return ocp.CheckpointManager((run_dir / CHECKPOINTS).resolve(), options=options)
+    with (
+        _full_disk_told(run_dir),
+        closing(ocp.CheckpointManager((run_dir / CHECKPOINTS).resolve(), options=options)) as manager,
+    ):
+        yield manager
+
+
+@contextmanager
+def _full_disk_told(run_dir: Path) -> Iterator[None]:
+    """Turns what a full disk leads to, in Orbax or here, into a UserError that names the last good checkpoint."""
+    try:
+        yield
+    except (OSError, ValueError) as e:
+        if not any(sign in str(e) for sign in ("RESOURCE_EXHAUSTED", "No space left", "Disk quota exceeded")):
+            raise
+        step = newest_step(run_dir)
+        kept = "there is no checkpoint yet" if step is None else f"the last good checkpoint is step {step}"
+        raise UserError(
+            f"The disk of {run_dir} is full, so the run stopped; {kept}. Make room and start the same command again."
+        ) from e
 
 
 def _items(state: TrainState) -> dict:
@@ -151,8 +175,10 @@ def restore(manager: ocp.CheckpointManager, like: TrainState) -> tuple[TrainStat
     try:
         out = manager.restore(step, args=ocp.args.Composite(**args, progress=ocp.args.JsonRestore()))
     except (ValueError, KeyError, FileNotFoundError) as e:
-        where = f"{manager.directory}/{step}"
-        raise UserError(f"Checkpoint {where} does not fit this config ({e}); use its own or another --workdir.") from e
+        where, why = f"{manager.directory}/{step}", textwrap.shorten(str(e), 200)
+        raise UserError(
+            f"Checkpoint {where} does not fit this config ({why}); use its own or another --workdir."
+        ) from e
     items = {name: out[name] for name in _items(like)}
     count = jax.device_put(np.int32(step), like.step.sharding)
     return like.replace(step=count, **items), out["progress"]["elapsed"]

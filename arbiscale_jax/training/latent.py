@@ -13,7 +13,7 @@ from arbiscale_jax.errors import UserError
 from . import stage as s
 
 VAL_ROUNDS = 4  # times per validation example
-VAL_STEPS = 20  # of DDIM
+VAL_STEPS = 20  # of DDIM, at most
 
 
 class Nets(NamedTuple):
@@ -24,7 +24,8 @@ class Nets(NamedTuple):
     alpha_bar: np.ndarray  # [T]
     image_size: int
     interpolation: str | None  # of the SR condition; None: unconditional
-    start: float  # of validation's sampling: 0 from noise, else from the noised condition
+    start: float  # of sampling: 0 from noise, else from the noised condition
+    steps: int  # of validation's sampling
 
 
 def build_nets(config) -> Nets:
@@ -34,14 +35,18 @@ def build_nets(config) -> Nets:
     if condition.enabled and (lr <= 0 or lr * condition.upsampling != size):
         scale = condition.upsampling
         raise UserError(f"data.lr_size={lr} times model.condition.upsampling={scale} must be data.image_size={size}.")
-    dtype = s.compute_dtype(config)
+    dtype, sampling = s.compute_dtype(config), config.model.sampling
+    start = sampling.start if condition.enabled else 0.0
+    schedule = config.model.schedule
+    most = max(1, round((start or 1.0) * schedule.timesteps))
     return Nets(
         models.build_first_stage(config.model, dtype, config.train.remat),
         models.build_unet(config.model, dtype, config.train.remat),
-        diffusion.make_alpha_bar(**config.model.schedule),
+        diffusion.make_alpha_bar(**schedule),
         size,
         condition.interpolation if condition.enabled else None,
-        config.model.sampling.start if condition.enabled else 0.0,
+        start,
+        min(VAL_STEPS, sampling.steps, most),
     )
 
 
@@ -142,19 +147,22 @@ def make_stage(nets: Nets, losses_at: Callable) -> s.Stage:
     return s.Stage(lambda key, batch: init(nets, key, batch), ("unet",), loss_fn, eval_fn, scale)
 
 
+def first_state(nets: Nets, c, noise, steps: int):
+    """What sampling in `steps` begins with: noise [b h w c], or where start > 0 the condition noised to its time."""
+    if not nets.start:
+        return noise
+    first = diffusion.first_time(steps, len(nets.alpha_bar), nets.start)
+    return diffusion.q_sample(c, noise, jnp.full(len(noise), first), nets.alpha_bar)
+
+
 def sample_images(nets: Nets, params, frozen, batch, key):
     """Draws one latent an example by a short DDIM and renders it at the training size -> [b H W 3]."""
     c = condition(nets, frozen, batch)
     shape = jax.eval_shape(lambda: encode(nets, frozen, batch, key)).shape
-    T = len(nets.alpha_bar)
-    steps = min(VAL_STEPS, max(1, round((nets.start or 1.0) * T)))
-    z_T = jax.random.normal(key, shape)
-    if nets.start:
-        first = diffusion.first_time(steps, T, nets.start)
-        z_T = diffusion.q_sample(c, z_T, jnp.full(len(c), first), nets.alpha_bar)
+    z_T = first_state(nets, c, jax.random.normal(key, shape), nets.steps)
 
     def eps_fn(z_t, t):
         return nets.unet.apply({"params": params["unet"]}, z_t, t, c)
 
-    z_0 = diffusion.sample(eps_fn, z_T, nets.alpha_bar, steps=steps, start=nets.start or 1.0)
+    z_0 = diffusion.sample(eps_fn, z_T, nets.alpha_bar, steps=nets.steps, start=nets.start or 1.0)
     return s.render_whole(nets.first_stage, frozen["first_stage"], z_0 / frozen["scale_factor"], nets.image_size)

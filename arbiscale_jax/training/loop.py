@@ -78,7 +78,7 @@ def train(config, workdir: Path | str) -> dict:
         given = data.train_batches(config.data, config.seed, cfg.batch_size, start_step=first_step or 0, rows=rows)
         with closing(_on_devices(given, rows, cfg.batch_size, mesh)) as batches:
             batch = next(batches)
-            with closing(checkpoint.open_manager(workdir, cfg.keep)) as manager:
+            with checkpoint.open_manager(workdir, cfg.keep) as manager:
                 begin = _fresh if first_step is None else _resume
                 state, frozen, elapsed = begin(config, workdir, stage, mesh, manager, batch, tx, report.say)
                 if config.data.latent_cache:

@@ -1,0 +1,67 @@
+"""Configurations of the bundled models; the files configs/photos_*.py and configs/emoji_*.py name them one by one."""
+
+import ml_collections
+
+from arbiscale_jax.config import get_base_config
+
+STAGES = ("first_stage", "diffusion", "align")
+NAMES = ("photos", "emoji")
+
+
+def get_bundled_config(name: str, stage: str) -> ml_collections.ConfigDict:
+    """Returns the configuration of a stage of photos (in-the-wild SR) or emoji (generation)."""
+    if name not in NAMES or stage not in STAGES:
+        raise ValueError(f"The bundled models are {NAMES}, their stages {STAGES}, got {name!r}, {stage!r}.")
+    config = get_base_config()
+    config.stage = stage
+    config.data.update(source="prepared", root=f"data/{name}")
+    config.train.update(steps=1_000_000, batch_size=8, warmup_steps=100, ema_decay=0.999, schedule="cosine")
+    config.train.update(val_every=500, checkpoint_every=250)
+    config.loss.update(lpips_net="alex", lpips_weight=0.5, kl_weight=5e-4)
+    {"photos": _photos, "emoji": _emoji}[name](config, stage)
+    return config.lock()
+
+
+def _photos(config, stage: str) -> None:
+    config.model.first_stage.update(
+        z_channels=6, double_z=True, ch=24, ch_mult=(1, 2), num_res_blocks=1, mid_attention=False, num_groups=1
+    )
+    config.model.liif.hidden = (64, 64, 64, 64)
+    config.model.unet.update(model_channels=32, channel_mult=(1, 2, 3, 4), attention_rates=(), num_groups=4)
+    with config.ignore_type():
+        config.model.unet.num_res_blocks = (1, 2, 2, 1)
+    config.model.condition.update(enabled=True, upsampling=4.0)
+    config.model.sampling.update(steps=4, start=0.3)
+    config.data.update(image_size=64, min_crop=0.5, transpose=True, recolor=0.5)
+    config.data.update(target_min=48, target_max=128, target_patch=40)
+    config.train.learning_rate = {"first_stage": 1.5e-3, "diffusion": 1e-3, "align": 3e-4}[stage]
+    config.train.minutes = {"first_stage": 14.0, "diffusion": 7.0, "align": 22.0}[stage]
+    if stage != "first_stage":
+        config.data.update(image_size=96, lr_size=24, degradation="real", lr_scale_min=3.0, lr_scale_max=5.0)
+        config.data.update(target_min=72, target_max=192, target_patch=64)
+        config.data.real.prob = 0.3
+        config.train.batch_size = 4
+    if stage == "align":
+        config.loss.update(align_mode="sampling", align_steps=config.model.sampling.steps, weight_cap=1.0)
+        config.loss.update(lambda_dm=0.05, align_lpips_weight=0.5)
+
+
+def _emoji(config, stage: str) -> None:
+    config.model.first_stage.update(
+        z_channels=4, double_z=True, ch=32, ch_mult=(1, 1, 2), num_res_blocks=1, mid_attention=False, num_groups=1
+    )
+    config.model.liif.hidden = (64, 64, 64, 64)
+    config.model.unet.update(
+        model_channels=32, channel_mult=(1, 2, 4), num_res_blocks=1, attention_rates=(4,), num_groups=4
+    )
+    config.model.sampling.update(steps=50, size=128)
+    config.loss.kl_weight = 1e-3
+    config.data.update(image_size=64, min_crop=0.5, target_min=48, target_max=128, target_patch=40)
+    config.train.learning_rate = {"first_stage": 1.5e-3, "diffusion": 1e-3, "align": 5e-5}[stage]
+    config.train.minutes = {"first_stage": 11.0, "diffusion": 24.0, "align": 3.0}[stage]
+    if stage != "first_stage":
+        config.data.update(image_size=128, min_crop=1.0)
+        config.loss.update(weight_cap=1.0, align_lpips_weight=0.1)
+    if stage == "diffusion":
+        config.data.update(latent_cache="runs/emoji_latents", latent_cache_views=2)
+        config.train.batch_size = 32

@@ -1,0 +1,13 @@
+"""Bundled model "emoji", stage 3 of 3: alignment at random times.
+
+Run: python run_train.py --config configs/emoji_align.py
+After configs/emoji_diffusion.py.
+Needs data/emoji, a prepared set (README, "The bundled models").
+Expect: a few minutes on 2 CPU cores (--config.train.minutes; the model card has the figures); resumes where it stopped.
+"""
+
+from arbiscale_jax.bundled import get_bundled_config
+
+
+def get_config():
+    return get_bundled_config("emoji", "align")

@@ -1,0 +1,12 @@
+"""Bundled model "emoji", stage 1 of 3: the auto-encoder, with L1, LPIPS and a KL term.
+
+Run: python run_train.py --config configs/emoji_first_stage.py
+Needs data/emoji, a prepared set (README, "The bundled models").
+Expect: a few minutes on 2 CPU cores (--config.train.minutes; the model card has the figures); resumes where it stopped.
+"""
+
+from arbiscale_jax.bundled import get_bundled_config
+
+
+def get_config():
+    return get_bundled_config("emoji", "first_stage")

@@ -1,0 +1,13 @@
+"""Bundled model "photos", stage 3 of 3: alignment along the path that sampling takes.
+
+Run: python run_train.py --config configs/photos_align.py
+After configs/photos_diffusion.py.
+Needs data/photos, a prepared set (README, "The bundled models").
+Expect: a few minutes on 2 CPU cores (--config.train.minutes; the model card has the figures); resumes where it stopped.
+"""
+
+from arbiscale_jax.bundled import get_bundled_config
+
+
+def get_config():
+    return get_bundled_config("photos", "align")
