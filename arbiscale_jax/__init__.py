@@ -1,7 +1,7 @@
 """Arbitrary-scale image generation and super-resolution with latent diffusion and an implicit neural decoder, in JAX.
 
     import arbiscale_jax as aj
-    model = aj.load("runs/quickstart_sr_align")
+    model = aj.load("photos")
     picture = model.upscale(image, scale=3.7)
 
 After Kim & Kim, "Arbitrary-Scale Image Generation and Upsampling using Latent Diffusion Model and Implicit Neural

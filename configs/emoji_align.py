@@ -4,10 +4,11 @@ Run: python run_train.py --config configs/emoji_align.py
 After configs/emoji_diffusion.py.
 Needs data/emoji, a prepared set (README, "The bundled models").
 Expect: a few minutes on 2 CPU cores (--config.train.minutes; the model card has the figures); resumes where it stopped.
+On a GPU: the same with this file's name followed by :gpu.
 """
 
 from arbiscale_jax.bundled import get_bundled_config
 
 
-def get_config():
-    return get_bundled_config("emoji", "align")
+def get_config(machine="cpu"):
+    return get_bundled_config("emoji", "align", machine)

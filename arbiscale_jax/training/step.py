@@ -11,6 +11,8 @@ import optax
 from .stage import Adversary, Path
 from .state import TrainState, update_ema
 
+UNROLLED = 8  # points of a path that are compiled one by one: XLA's CPU backend computes gradients in a loop slowly
+
 
 def stream(seed: int, name: str) -> jax.Array:
     """Returns the root key of one use of randomness ("params", "train", "val", ...) in a run."""
@@ -77,7 +79,8 @@ def make_train_step(
                 return (state, here), metrics
 
             start = (state, path.begin(state.params, frozen, batch, key))
-            (state, _), metrics = jax.lax.scan(along, start, jnp.arange(updates))
+            unroll = updates if updates <= UNROLLED else 1
+            (state, _), metrics = jax.lax.scan(along, start, jnp.arange(updates), unroll=unroll)
             metrics = jax.tree.map(jnp.mean, metrics)
         else:
             state, metrics, _ = update(state, frozen, (batch, {}), key, share, 0)
