@@ -40,7 +40,7 @@ def _photos(config, stage: str) -> None:
     with config.ignore_type():
         config.model.unet.num_res_blocks = (1, 2, 2, 1)
     config.model.condition.update(enabled=True, upsampling=4.0)
-    config.model.sampling.update(steps=4, start=0.3, refine=1)
+    config.model.sampling.update(steps=4, start=0.3, refine=1, border=4)
     config.data.update(image_size=64, min_crop=0.5, transpose=True, recolor=0.5)
     config.data.update(target_min=48, target_max=128, target_patch=40)
     config.train.learning_rate = {"first_stage": 1.5e-3, "diffusion": 1e-3, "align": 3e-4}[stage]
@@ -64,7 +64,7 @@ def _emoji(config, stage: str) -> None:
     config.model.unet.update(
         model_channels=32, channel_mult=(1, 2, 4), num_res_blocks=1, attention_rates=(4,), num_groups=4
     )
-    config.model.sampling.update(steps=50, size=64)
+    config.model.sampling.update(steps=50, size=64, border=4)
     config.loss.kl_weight = 1e-3
     config.data.update(image_size=64, min_crop=0.5, target_min=48, target_max=128, target_patch=40)
     config.train.learning_rate = {"first_stage": 1.5e-3, "diffusion": 1e-3, "align": 5e-5}[stage]

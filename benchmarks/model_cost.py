@@ -20,6 +20,7 @@ def upscale_flops(model: Mapping, side: int, scale: float) -> dict[str, float]:
     """
     net, unet, f = models.build_first_stage(model), models.build_unet(model), models.spatial_factor(model)
     cells, channels = round(side * model["condition"]["upsampling"] / f), model["first_stage"]["z_channels"]
+    cells += 2 * model["sampling"].get("border", 0)
     sampling, key, t = model["sampling"], jax.random.key(0), shape(1, dtype=jnp.int32)
     x, z, small = shape(1, cells * f, cells * f, 3), shape(1, cells, cells, channels), shape(1, 16, 16, channels)
     weights = jax.eval_shape(net.init, key, shape(1, 16, 16, 3), models.axis(16 // f, 8), models.axis(16 // f, 8))

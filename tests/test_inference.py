@@ -126,6 +126,24 @@ def test_refining_adds_what_the_render_lacks_of_the_input(model):
         model.upscale_latent(IMAGE, refine=-1)
 
 
+@pytest.mark.parametrize("side", [2, 6])  # 2: too small to reflect, the border is repeated
+def test_a_border_is_what_sampling_and_d_see_of_a_reflected_picture(model, z, side):
+    config = {**model.config, "sampling": {**model.config["sampling"], "border": 4}}
+    bordered, mode = aj.Model(config, model.params, model.scale_factor), "reflect" if side > 4 else "edge"
+
+    def widened(x, n):  # [.. h w c]
+        rows, cols, rest = ((n, n), (0, 0), (0, 0)), ((0, 0), (n, n), (0, 0)), ((0, 0),) * (np.ndim(x) - 3)
+        return np.pad(np.pad(x, (*rest, *rows), mode), (*rest, *cols), "reflect")
+
+    image, z = IMAGE[:side], z[:, :side]
+    found, plain = bordered.upscale_latent(image, steps=2), model.upscale_latent(widened(image, 2), steps=2)
+    assert found.shape == (1, 2 * side, 18, 3)  # two cells a pixel
+    np.testing.assert_allclose(found, plain[:, 4:-4, 4:-4], atol=1e-5)
+    found = bordered.decode(z, (8 * side, 72))
+    plain = model.decode(widened(z, 4), (8 * (side + 8), 8 * 17), (32, 32, 8 * side, 72))
+    np.testing.assert_allclose(found[:, 4:-4, 4:-4], plain[:, 4:-4, 4:-4], atol=1e-5)  # f_theta knows no cell outside
+
+
 def test_generation_without_a_condition(model):
     config = {
         **model.config,

@@ -41,7 +41,11 @@ class Model:
         def apply(method):
             return precise(lambda p, *a: self._net.apply({"params": p}, *a, method=method))
 
-        self._posterior, self._features, self._grid = (jax.jit(apply(m)) for m in ("posterior", "features", "grid"))
+        self._posterior, self._grid = jax.jit(apply("posterior")), jax.jit(apply("grid"))
+        self.border, decode = int(config["sampling"].get("border", 0)), apply("features")
+        self._features = jax.jit(
+            lambda p, z: models.cut_border(decode(p, models.reflect_border(z, self.border)), self.border)
+        )
         self._eps = jax.jit(precise(lambda p, z_t, t, c: self._unet.apply({"params": p}, z_t, t, c)))
         self._sample = jax.jit(precise(self._reverse), static_argnames=("steps", "sampler", "eta", "start"))
         self._noise = jax.jit(jax.vmap(jax.random.normal, (0, None)), static_argnums=1)
@@ -127,13 +131,22 @@ class Model:
           Chung et al. 2022); refine, rounds of back-projection, after Irani & Peleg 1991: what the shrunk render lacks
           of the image is added in the latent, z_0 + E(image) - E(shrunk render); progress, called with (done, total).
         """
-        lr = to_floats(check_image(image))[None]
+        pixels, cells = self._margin()
+        lr = models.reflect_border(to_floats(check_image(image))[None], pixels)
         c, options = self.condition(lr), self._options(steps, sampler, eta, start)
         rounds = _whole(self.config["sampling"].get("refine", 0) if refine is None else refine, "refine", 0)
         z = self._sample_many(c.shape[1:], c, _whole(samples, "samples", 1), seed, options, progress)
         for _ in range(rounds):
             z = jnp.concatenate([one + c - self._seen_again(one, lr.shape) for one in jnp.split(z, len(z))])
-        return z
+        return models.cut_border(z, cells)
+
+    def _margin(self) -> tuple[int, int]:
+        """Returns the border to reflect around an input, in its pixels and in the latent's cells, both whole."""
+        ratio = self.config["condition"]["upsampling"] / self.factor  # cells a pixel
+        pixels = math.ceil(self.border / ratio)
+        while (pixels * ratio) % 1:
+            pixels += 1
+        return pixels, round(pixels * ratio)
 
     def _seen_again(self, z, shape):
         """Renders z [1 h w c] as large as E sees images, shrinks that to `shape` [1 h w 3] and encodes it again."""

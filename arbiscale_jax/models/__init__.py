@@ -4,7 +4,7 @@ from .build import attention_levels, build_first_stage, build_unet, spatial_fact
 from .discriminator import PatchDiscriminator, least_side
 from .first_stage import FirstStage
 from .liif import Axis, axis
-from .resize import interpolate
+from .resize import cut_border, interpolate, reflect_border
 from .unet import UNet
 
 __all__ = [
@@ -16,7 +16,9 @@ __all__ = [
     "axis",
     "build_first_stage",
     "build_unet",
+    "cut_border",
     "interpolate",
     "least_side",
+    "reflect_border",
     "spatial_factor",
 ]

@@ -8,6 +8,7 @@ import numpy as np
 from flax import linen as nn
 
 from .layers import Attention, GroupNorm, conv1x1, conv3x3, with_remat
+from .resize import reflect
 
 EPSILON = 1e-5  # of the U-Net's GroupNorm
 
@@ -160,9 +161,5 @@ class UNet(nn.Module):
 def pad_to_multiple(x, multiple: int):
     """Pads [b h w c] at the bottom and right to a multiple, by reflection, or the edge where too small to reflect."""
     for dim in (1, 2):
-        size = x.shape[dim]
-        extra = -size % multiple
-        if extra:
-            widths = [(0, extra if d == dim else 0) for d in range(x.ndim)]
-            x = jnp.pad(x, widths, mode="reflect" if extra < size else "edge")
+        x = reflect(x, dim, 0, -x.shape[dim] % multiple)
     return x
