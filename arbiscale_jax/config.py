@@ -61,6 +61,8 @@ def get_base_config() -> ml_collections.ConfigDict:
                     sampler="ddim",  # ddim or dpmpp
                     eta=0.0,  # of DDIM: 0 deterministic, 1 ancestral
                     start=0.0,  # SR: 0 starts from noise (the paper), s in (0, 1] from q(z_t | z_0 = c) at t = s T
+                    cell_min=0.0,  # least size of an output pixel (a cell of the latent is 2) told to f_theta; 0: any
+                    cell_max=0.0,  # largest; as trained: 2 cells / target_max and 2 cells / target_min; 0: any
                     border=0,  # latent cells reflected around a picture, where convolutions would see zeros
                     refine=0,  # SR: rounds that correct the latent by what the render lacks of the input
                     size=256,  # side of generated images

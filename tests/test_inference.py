@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import arbiscale_jax as aj
-from arbiscale_jax import UserError, interop
+from arbiscale_jax import UserError, interop, models
 from arbiscale_jax.inference import render
 from arbiscale_jax.weights import load_weights, save_weights
 
@@ -142,6 +142,21 @@ def test_a_border_is_what_sampling_and_d_see_of_a_reflected_picture(model, z, si
     found = bordered.decode(z, (8 * side, 72))
     plain = model.decode(widened(z, 4), (8 * (side + 8), 8 * 17), (32, 32, 8 * side, 72))
     np.testing.assert_allclose(found[:, 4:-4, 4:-4], plain[:, 4:-4, 4:-4], atol=1e-5)  # f_theta knows no cell outside
+
+
+def test_f_theta_is_told_no_cell_size_beyond_the_bounds(model, z):
+    def bounded(low, high):
+        sampling = {**model.config["sampling"], "cell_min": low, "cell_max": high}
+        return aj.Model({**model.config, "sampling": sampling}, model.params, model.scale_factor).decode(z, (48, 72))
+
+    plain = model.decode(z, (48, 72))  # a cell is 2 * 6 / 48 = 0.25
+    np.testing.assert_array_equal(bounded(0.2, 0.3), plain)
+    net, params = model._net, {"params": model.params["first_stage"]}
+    rows, cols = models.axis(6, 48), models.axis(9, 72)
+    rows, cols = (one._replace(cell=np.float32(0.5)) for one in (rows, cols))
+    expected = net.apply(params, z / model.scale_factor, rows, cols, method="render")
+    np.testing.assert_allclose(bounded(0.5, 0.0), expected, atol=1e-4)
+    assert np.abs(expected - plain).max() > 1e-3
 
 
 def test_generation_without_a_condition(model):

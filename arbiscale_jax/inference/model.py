@@ -41,7 +41,14 @@ class Model:
         def apply(method):
             return precise(lambda p, *a: self._net.apply({"params": p}, *a, method=method))
 
-        self._posterior, self._grid = jax.jit(apply("posterior")), jax.jit(apply("grid"))
+        low, high = (config["sampling"].get(name) or None for name in ("cell_min", "cell_max"))
+
+        def known(axis):  # f_theta is told no size of a pixel that it was not trained on
+            return axis if low is high is None else axis._replace(cell=jnp.clip(axis.cell, low, high))
+
+        grid = apply("grid")
+        self._posterior = jax.jit(apply("posterior"))
+        self._grid = jax.jit(lambda p, features, rows, cols: grid(p, features, known(rows), known(cols)))
         self.border, decode = int(config["sampling"].get("border", 0)), apply("features")
         self._features = jax.jit(
             lambda p, z: models.cut_border(decode(p, models.reflect_border(z, self.border)), self.border)
