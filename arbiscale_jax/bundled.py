@@ -3,8 +3,8 @@
 import ml_collections
 
 from arbiscale_jax.config import get_base_config
+from arbiscale_jax.quickstart import STAGES
 
-STAGES = ("first_stage", "diffusion", "align")
 NAMES = ("photos", "emoji")
 MACHINES = ("cpu", "gpu")
 
@@ -13,7 +13,7 @@ def get_bundled_config(name: str, stage: str, machine: str = "cpu") -> ml_collec
     """Returns the configuration of a stage of photos (in-the-wild SR) or emoji (generation).
 
     Args: machine, cpu for the training that made the bundled weights, or gpu: the same networks on larger batches in
-      bfloat16, the first stage with VGG16's LPIPS and a discriminator that joins halfway.
+      bfloat16, the first stage with VGG16's LPIPS and a discriminator that joins after 6,000 steps (never run yet).
     Raises: ValueError for another name, stage or machine.
     """
     if name not in NAMES or stage not in STAGES or machine not in MACHINES:
