@@ -2,6 +2,8 @@
 
 import json
 import struct
+import threading
+import time
 from functools import partial
 from types import SimpleNamespace
 
@@ -11,6 +13,7 @@ import numpy as np
 import optax
 import pytest
 import test_training
+from PIL import Image
 from test_training import leaves_equal, newest_state, tiny
 
 from arbiscale_jax import data, storage
@@ -196,9 +199,9 @@ def test_an_interrupted_build_goes_on_and_a_finished_one_is_not_repeated(store, 
     assert len(encoded) == 6
 
 
-def test_other_weights_or_data_are_another_store(store, weights):
+def test_other_weights_or_data_are_another_store(store, weights, tmp_path):
     def folder(tree=weights, **fields):
-        config = cached("somewhere", **fields)
+        config = cached(tmp_path, **fields)
         seen = []
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(cache, "_build", lambda config, folder, *rest: seen.append(folder))
@@ -214,6 +217,36 @@ def test_other_weights_or_data_are_another_store(store, weights):
     changed += [folder(**{"data.min_crop": 0.5}), folder(**{"model.condition.interpolation": "nearest"})]
     assert len({store[2].name, *changed}) == 7
     assert json.loads((store[2] / latent_store.IDENTITY).read_text())["data"]["images"][0] == "astronaut"
+
+
+def test_another_picture_under_the_same_name_is_another_store(tmp_path):
+    config = tiny("diffusion", **{"data.source": "folder", "data.root": str(tmp_path)}).data
+
+    def identity_of(color):
+        for name in "abc":
+            Image.new("RGB", (40, 40), color).save(tmp_path / f"{name}.bmp")  # as many bytes, whatever it shows
+        return data.views(config, 0, 1)[1]
+
+    before = identity_of((9, 9, 9))
+    assert before == data.views(config, 0, 1)[1]
+    time.sleep(0.02)  # more than a tick of the file system's clock
+    assert before != identity_of((90, 9, 9))
+
+
+def test_a_second_process_waits_for_the_first_one_s_cache(tmp_path):
+    waiting, order = threading.Event(), []
+
+    def second():
+        with latent_store.alone(tmp_path, waiting.set):
+            order.append("second")
+
+    thread = threading.Thread(target=second)
+    with latent_store.alone(tmp_path, lambda: order.append("waited for nobody")):
+        thread.start()
+        assert waiting.wait(10)
+        order.append("first")
+    thread.join(10)
+    assert order == ["first", "second"]
 
 
 def test_a_run_trains_on_its_cache(weights, tmp_path, monkeypatch):

@@ -1,6 +1,5 @@
 """The recipes: perceptual and adversarial terms, both alignments, accumulation, remat and bfloat16, at toy size."""
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -5,10 +5,12 @@ progress.json (how many are finished). Its own folder's name is a hash of that i
 from anything else are never read.
 """
 
+import fcntl
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import numpy as np
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.whole_files import write_text
 
-IDENTITY, PROGRESS = "identity.json", "progress.json"
+IDENTITY, PROGRESS, LOCK = "identity.json", "progress.json", ".lock"
 
 
 def store_folder(root: Path | str, identity: Mapping[str, Any]) -> Path:
@@ -34,6 +36,34 @@ def finished(folder: Path) -> int:
         return 0
 
 
+@contextmanager
+def alone(folder: Path, wait: Callable[[], None]) -> Iterator[None]:
+    """Holds a store for writing, after `wait` and the end of another process that does; its death ends it as well.
+
+    Raises: UserError if the folder cannot be written.
+    """
+    with _writable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / LOCK).open("a")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            wait()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _writable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as e:
+        raise UserError(
+            f"data.latent_cache={folder.parent} cannot be written ({e.strerror}); set another folder."
+        ) from e
+
+
 class Writer:
     """Writes a store's examples in order; what `commit` has confirmed survives an interruption."""
 
@@ -43,7 +73,7 @@ class Writer:
         Raises: UserError if the files cannot be written or the disk has no room for them.
         """
         self.folder, self.done = folder, finished(folder)
-        try:
+        with _writable(folder):
             folder.mkdir(parents=True, exist_ok=True)
             if not self.done:
                 need = 4 * num * sum(int(np.prod(shape)) for shape in shapes.values())
@@ -58,10 +88,6 @@ class Writer:
                 name: np.lib.format.open_memmap(folder / f"{name}.npy", mode, np.float32, (num, *shape))
                 for name, shape in shapes.items()
             }
-        except OSError as e:
-            raise UserError(
-                f"data.latent_cache={folder.parent} cannot be written ({e.strerror}); set another folder."
-            ) from e
 
     def add(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Writes the next examples, [n, ...] each."""

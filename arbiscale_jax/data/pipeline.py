@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import grain
@@ -50,7 +49,7 @@ def views(config: Mapping[str, Any], seed: int, num: int) -> tuple[grain.MapData
     """Draws `num` examples of every training image; example i is a pure function of (seed, i).
 
     Returns: the examples (v * images + i is view v of image i), and what identifies them: every field that they depend
-      on, the images' names and files' sizes, and the seed, as JSON-like values.
+      on, the images' names, their files' sizes and times, and the seed, as JSON-like values.
     Raises: UserError if a field or the source is wrong.
     """
     transform = _make_transform(config)
@@ -58,8 +57,7 @@ def views(config: Mapping[str, Any], seed: int, num: int) -> tuple[grain.MapData
     fields = (*_EXAMPLE_FIELDS, *_SOURCE_FIELDS, "source", "root", "degradation", "lr_scale_min", "lr_scale_max")
     identity = {field: config[field] for field in fields} | {"real": dict(config["real"]), "seed": seed, "views": num}
     identity["images"] = [source.name(i) for i in range(len(source))]
-    files = [Path(config["root"]).expanduser() / name for name in identity["images"]]
-    identity["bytes"] = [file.stat().st_size if file.is_file() else None for file in files]  # of one folder's images
+    identity["files"] = source.stamps()
     return grain.MapDataset.source(source).repeat(num).seed(seed % 2**32).random_map(transform), identity
 
 

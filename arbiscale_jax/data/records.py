@@ -33,6 +33,7 @@ class RecordSet(NamedTuple):
     indices: np.ndarray  # of its records
     read: Callable[[int], np.ndarray]  # index -> uint8 [h, w, 3]
     title: str
+    files: tuple[Path, ...]  # that hold them
 
 
 class _Reader:
@@ -96,7 +97,7 @@ def open_prepared(root: str | Path, split: str, feature: str = "") -> RecordSet:
     except RuntimeError as e:
         raise UserError(f"The shards of the prepared set {root} cannot be read ({e}); copy it again.") from e
     title = f"the prepared set {root} ({name})"
-    return RecordSet(_indices(total, split, hold_out), _Reader(records, _ImageOf(feature), title), title)
+    return RecordSet(_indices(total, split, hold_out), _Reader(records, _ImageOf(feature), title), title, tuple(paths))
 
 
 def open_tfds(name: str, data_dir: str, split: str, feature: str = "") -> RecordSet:
@@ -124,8 +125,8 @@ def open_tfds(name: str, data_dir: str, split: str, feature: str = "") -> Record
         total = len(records)
     except (RuntimeError, OSError) as e:
         raise UserError(f"The shards of {directory} cannot be read ({e}); prepare it again.") from e
-    title = f"the TFDS set {name} ({chosen})"
-    return RecordSet(_indices(total, split, hold_out), _Reader(records, _Item(feature), title), title)
+    title, files = f"the TFDS set {name} ({chosen})", tuple(sorted(p for p in directory.iterdir() if p.is_file()))
+    return RecordSet(_indices(total, split, hold_out), _Reader(records, _Item(feature), title), title, files)
 
 
 def read_info(directory: Path) -> dict:

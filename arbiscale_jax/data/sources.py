@@ -1,6 +1,6 @@
 """Sources of images by index: folders, prepared and TFDS sets, known data sets, and scikit-image's photographs."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -40,9 +40,16 @@ class Source:
     gives depends on the files alone.
     """
 
-    def __init__(self, names: Sequence, read: Callable[..., np.ndarray], title: str, cache_bytes: int = 2**30):
+    def __init__(
+        self,
+        names: Sequence,
+        read: Callable[..., np.ndarray],
+        title: str,
+        cache_bytes: int = 2**30,
+        files: Callable[[], Iterable[Path]] = tuple,
+    ):
         self._names = names if isinstance(names, np.ndarray) else tuple(names)  # an array: numbers of records
-        self._read, self._title = read, title
+        self._read, self._title, self._files = read, title, files
         self._room, self._decoded = cache_bytes, {}
 
     def __len__(self) -> int:
@@ -69,6 +76,11 @@ class Source:
     def name(self, index: int) -> str:
         """Returns the image's name: of an embedded photograph, the path below the folder, or the record's number."""
         return str(self._names[index])
+
+    def stamps(self) -> list[tuple[int, int]]:
+        """Returns size and time of change (ns) of each file that the images are read from: another picture, others."""
+        found = (path.stat() for path in self._files())
+        return [(one.st_size, one.st_mtime_ns) for one in found]
 
     def _keep(self, name: str, image: np.ndarray) -> None:
         if name not in self._decoded and image.nbytes <= self._room:
@@ -140,14 +152,14 @@ def _from_folders(root, split: str, split_file, val_split_file, cache_bytes: int
             raise UserError(f"The split file {val_split_file} leaves no image of the {title} to train on; shorten it.")
         split = "all"  # of these, nothing is held out
     names = folders.hold_out(names, lambda name: _try_to_read(read, name) is not None, split, title)
-    return Source(names, read, f"The {title}", cache_bytes)
+    return Source(names, read, f"The {title}", cache_bytes, partial(_paths, roots, names))
 
 
 def _from_records(records: RecordSet, cache_bytes: int) -> Source:
     if not len(records.indices):
         raise UserError(f"{records.title[0].upper()}{records.title[1:]} holds no image; prepare it again.")
     title = records.title[0].upper() + records.title[1:]
-    return Source(records.indices, records.read, title, cache_bytes)
+    return Source(records.indices, records.read, title, cache_bytes, partial(tuple, records.files))
 
 
 def _read_embedded(name: str) -> np.ndarray:
@@ -160,6 +172,10 @@ def _read_embedded(name: str) -> np.ndarray:
 
 def _read_file(roots: Mapping[str, Path], name: str) -> np.ndarray:
     return read_image(folders.path_of(roots, name))
+
+
+def _paths(roots: Mapping[str, Path], names: Sequence[str]) -> list[Path]:
+    return [folders.path_of(roots, name) for name in names]
 
 
 def _try_to_read(read: Callable[..., np.ndarray], name) -> np.ndarray | None:

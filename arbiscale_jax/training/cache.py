@@ -56,7 +56,9 @@ def cached_batches(
     }
     folder = latent_store.store_folder(config.data.latent_cache, identity)
     if latent_store.finished(folder) < len(examples) and jax.process_index() == 0:
-        _build(config, folder, identity, examples, jax.device_get(frozen), report)
+        waiting = f"Another process is encoding into {folder}; waiting for it."
+        with latent_store.alone(folder, lambda: report.say(waiting)):
+            _build(config, folder, identity, examples, jax.device_get(frozen), report)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("latent_cache")
     if latent_store.finished(folder) < len(examples):
@@ -81,7 +83,8 @@ def _build(config, folder: Path, identity: dict, examples, frozen, report: Repor
     size, num, local = config.train.batch_size, len(examples), mesh.make_mesh(jax.local_devices())
     encode, frozen = make_encoder(latent.build_nets(config)), mesh.replicate(frozen, local)
     writer, committed = None, time.monotonic()
-    start = latent_store.finished(folder)
+    if (start := latent_store.finished(folder)) >= num:
+        return
     report.say(f"Encoding {num - start:,} of {num:,} examples into {folder}.")
     for batch in data.view_batches(examples, size, start, config.data.workers):
         n = len(batch["image"])
