@@ -50,8 +50,8 @@ def _decode(file: Path | io.BytesIO, name: str, max_pixels: int) -> np.ndarray:
         with image:
             if image.width * image.height > max_pixels:
                 raise UserError(
-                    f"{name} has {image.width} x {image.height} pixels, more than --max-pixels={max_pixels}; raise "
-                    "that flag if the image is what you expect."
+                    f"{name} has {image.width} x {image.height} pixels, more than the {max_pixels} that are "
+                    "accepted (run_sample.py: --max-pixels); give a smaller one."
                 )
             try:
                 return _to_rgb(image)

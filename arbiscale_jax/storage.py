@@ -48,8 +48,12 @@ def bundled_models() -> dict[str, Path]:
 
 
 def locate(name: str | Path) -> Path:
-    """Returns a run's or an exported model's directory, or the bundled model's of that name where there is none."""
-    return Path(name) if Path(name).exists() else bundled_models().get(str(name), Path(name))
+    """Returns a run's or an exported model's directory, or the bundled model's of that name where there is none.
+
+    A folder of that name that holds no model, as one of pictures called photos, hides no bundled model.
+    """
+    path, bundled = Path(name), bundled_models().get(str(name))
+    return path if bundled is None or (path / CONFIG).is_file() else bundled
 
 
 def read_config(run_dir: Path | str) -> dict:

@@ -33,6 +33,10 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "zero.png").write_bytes(b"")
     Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "pair").mkdir()
+    for name in ("a.png", "a_x2.png"):
+        photo.save(tmp_path / "pair" / name)
+    (tmp_path / "pair" / "._a.png").write_text("What some systems leave beside a picture.\n")
     (tmp_path / "without.py").write_text("x = 1\n")
     (tmp_path / "wrong.py").write_text("def get_config():\n    return 1\n")
     monkeypatch.chdir(tmp_path)
@@ -79,14 +83,16 @@ GENERATE = ["--task=generate", "--model=m", "--output=out"]
         (UPSCALE, "Give --input"),
         ([*UPSCALE, "--input=nowhere"], "--input=nowhere does not exist"),
         ([*UPSCALE, "--input=empty"], "no image file"),
+        ([*UPSCALE, f"--input={300 * 'x'}"], "cannot be looked into (File name too long)"),
         ([*UPSCALE, "--input=text.png"], "text.png is no"),
+        ([*UPSCALE, "--input=pair", "--output=./pair", "--scale=2"], "pair/a_x2.png would replace an input"),
         ([*UPSCALE, "--input=zero.png"], "zero.png is empty"),
         ([*UPSCALE, "--input=cut.jpg"], "cut.jpg is damaged or truncated"),
         ([*UPSCALE, "--input=cut.png"], "cut.png is damaged or truncated"),
         ([*UPSCALE, "--input=dot.png"], "dot.png has 1 x 1 pixels"),
         ([*GOOD, "cut.jpg"], "cut.jpg is damaged"),
         ([*GOOD, "photo.png"], "2 inputs are called photo.png"),
-        ([*GOOD, "--max-pixels=2399"], "--max-pixels=2399"),
+        ([*GOOD, "--max-pixels=2399"], "more than the 2399 that are accepted"),
         ([*GOOD, "--scale=0"], "--scale=0 is no scale"),
         ([*GOOD, "--scale=-1"], "--scale=-1 is no scale"),
         ([*GOOD, "--scale=nan"], "--scale=nan is no scale"),
@@ -248,6 +254,10 @@ def test_upscale_writes_images_of_the_right_size_under_their_names(folder, monke
     assert "wrote out2/photo_10x20_0.png" in capsys.readouterr().out
 
 
+def test_a_folders_hidden_files_are_no_input(folder):
+    assert [path.name for path in files.find_images("pair")] == ["a.png", "a_x2.png"]
+
+
 def test_generate_renders_each_latent_at_every_size(folder, monkeypatch):
     monkeypatch.setattr(sample, "_load", lambda name: FakeModel())
     assert program.run(sample.main, [*GENERATE, "--num=2", "--sizes=12,16x20"]) == 0
@@ -294,7 +304,7 @@ def test_read_image_turns_upright_and_puts_transparency_on_white(tmp_path):
 def test_a_decompression_bomb_is_refused_by_its_header(tmp_path):
     Image.new("1", (30000, 30000)).save(tmp_path / "bomb.png")
     limit = Image.MAX_IMAGE_PIXELS
-    with pytest.raises(UserError, match="30000 x 30000 pixels, more than --max-pixels=100000000"):
+    with pytest.raises(UserError, match="30000 x 30000 pixels, more than the 100000000 that are accepted"):
         images.read_image(tmp_path / "bomb.png")
     assert Image.MAX_IMAGE_PIXELS == limit
 

@@ -64,6 +64,12 @@ def test_the_validation_folder_of_div2k_is_not_trained_on(tmp_path):
     found = splits("div2k", tmp_path)
     assert names_of(found["val"]) == ["0801.png", "0802.png"]
     assert names_of(found["train"]) == names_of(found["all"]) == [f"{i:04d}.png" for i in range(4)]
+    (tmp_path / "train.txt").write_text("0001\n0002\n")  # each list is of its own folder
+    (tmp_path / "val.txt").write_text("0802\n")
+    found = splits("div2k", tmp_path, split_file=tmp_path / "train.txt", val_split_file=tmp_path / "val.txt")
+    assert names_of(found["train"]) == ["0001.png", "0002.png"] and names_of(found["val"]) == ["0802.png"]
+    found = splits("div2k", tmp_path, split_file=tmp_path / "train.txt")
+    assert names_of(found["train"]) == ["0001.png", "0002.png"] and names_of(found["val"]) == ["0801.png", "0802.png"]
 
 
 def test_df2k_joins_both_sets_and_needs_both(tmp_path):
@@ -97,6 +103,9 @@ def test_lists_beside_a_known_set_split_it(tmp_path):
     assert names_of(found["val"]) == ["0005.webp"]
     (tmp_path / "mine.txt").write_text("0004\n")
     assert names_of(data.make_source("lsun_bedroom", tmp_path, split_file=tmp_path / "mine.txt")) == ["0004.webp"]
+    prepare.prepare(tmp_path / "lsun/bedrooms", tmp_path / "lsun_bedroom_256", size=16)
+    with pytest.raises(UserError, match="do not split the prepared set .*lsun_bedroom_256"):
+        data.make_source("lsun_bedroom", tmp_path, split_file=tmp_path / "mine.txt", image_size=256)
 
 
 def test_a_validation_folder_goes_with_a_prepared_training_set(tmp_path):
@@ -151,12 +160,19 @@ def folder(tmp_path):
         ("a/1\n./c\n", ["a/1.png", "c.png"]),
         ("# the second\n\n 2.jpg \r\n3\n3.webp\n", ["a/2.jpg", "b/3.webp"]),
         ("elsewhere/a/2.jpg\nnot_there\n", ["a/2.jpg"]),
+        ("a/3.webp\na/1.png\nnot_there/c/\n", ["a/1.png"]),  # b/3.webp is another
     ],
 )
 def test_a_split_file_names_images_in_several_ways(folder, tmp_path, text, chosen, caplog):
     (tmp_path / "split.txt").write_text(text)
     assert names_of(data.make_source("folder", folder, "all", split_file=tmp_path / "split.txt")) == chosen
-    assert ("1 of the 2 images" in caplog.text) == ("not_there" in text)
+    assert ("images in" in caplog.text and "are not there" in caplog.text) == ("not_there" in text)
+
+
+def test_a_listed_path_is_that_image_though_others_share_its_name(tmp_path):
+    write(tmp_path / "set", ["1.png", "sub/1.png"])
+    (tmp_path / "split.txt").write_text("1.png\n")
+    assert names_of(data.make_source("folder", tmp_path / "set", "all", split_file=tmp_path / "split.txt")) == ["1.png"]
 
 
 @pytest.mark.parametrize(
@@ -197,6 +213,9 @@ def test_several_roots_are_joined(folder, tmp_path, as_text, monkeypatch):
     assert len(source) == 7 and source[names_of(source).index("more/z.png")].shape[0] == 8
     assert source[names_of(source).index("set_3/y.png")].shape[0] == 12  # two folders are called set
     assert pickle.loads(pickle.dumps(source)).name(0) == "more/z.png"
+    monkeypatch.chdir(folder)  # a root without a name of its own
+    source = data.make_source("folder", f".,{tmp_path / 'more'}", "all")
+    assert names_of(source)[:2] == ["more/z.png", "set/a/1.png"] and source[0].shape[0] == 8
     (tmp_path / "one, with a comma").mkdir()
     write(tmp_path / "one, with a comma", ["1.png"])
     assert len(data.make_source("folder", str(tmp_path / "one, with a comma"))) == 1
@@ -383,6 +402,8 @@ def test_what_each_fit_keeps(tmp_path, fit, size):
         assert shards.tile_starts(20, 12) == [0, 4, 8] and shards.tile_starts(31, 12) == [0, 5, 10, 14, 19]
         for image, (top, left) in zip(images, starts, strict=True):
             np.testing.assert_array_equal(image, picture(0, 20, 31)[top : top + 12, left : left + 12])
+        held = data.make_source("prepared", tmp_path / "out", "val")
+        assert names_of(held) == ["14"]  # the last, since its neighbours would show what is held out
         return
     expected = {
         "crop": whole.crop((5, 0, 25, 20)).resize((12, 12), BICUBIC),

@@ -247,8 +247,14 @@ def test_a_model_samples_once_for_all_scales_of_one_input():
     records = super_resolution.evaluate([method, super_resolution.interpolation("bicubic")], cases, measure)
     assert len(samples) == 1 and len(records) == 4
     assert records[0] == {**records[1], "method": "m"}
-    with pytest.raises(UserError, match="border of 60"):
-        super_resolution.evaluate([method], cases, measure, 60)
+
+
+def test_an_image_is_too_small_for_a_metric_not_for_all():
+    for metrics, least in ((["psnr"], 9), (["psnr", "ssim"], 19), (["lpips_vgg"], 16), (["color", "lpips"], 31)):
+        super_resolution.check_size("a", 4, (least, 99), None, metrics)  # the border is 4
+        with pytest.raises(UserError, match=f"a at scale 4 .*too few for {metrics[-1]} .*needs {least} a side"):
+            super_resolution.check_size("a", 4, (99, least - 1), None, metrics)
+    super_resolution.check_size("a", 4, (1, 1), None, ["color", "lr_psnr"])
 
 
 def test_means_errors_and_paired_differences():

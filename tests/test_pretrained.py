@@ -35,6 +35,14 @@ def test_a_bundled_model_is_small_and_says_what_it_is(name):
         assert about["model"][part] == json.loads(json.dumps(trained[part]))
 
 
+def test_a_folder_of_pictures_hides_no_bundled_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    assert storage.locate("photos") == aj.bundled_models()["photos"]
+    (tmp_path / "photos" / storage.CONFIG).write_text("{}")  # a run, or an exported model
+    assert storage.locate("photos") == Path("photos")
+
+
 def test_photos_computes_at_most_1_5_tflop_for_a_megapixel():
     sys.path.insert(0, str(ROOT / "benchmarks"))
     from model_cost import upscale_flops

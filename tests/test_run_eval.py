@@ -14,7 +14,8 @@ from PIL import Image
 
 import arbiscale_jax as aj
 from arbiscale_jax import models
-from arbiscale_jax.cli import evaluate, main, program
+from arbiscale_jax.cli import evaluate, evaluation_files, main, program
+from arbiscale_jax.data.prepare import prepare
 from arbiscale_jax.evaluation import distances, features, generation, protocols, report, self_ssim
 from arbiscale_jax.inference import batch
 from arbiscale_jax.quickstart import get_quickstart_config
@@ -215,6 +216,14 @@ def test_numbers_that_json_has_not_are_null_or_named(tmp_path):
     }
 
 
+def test_a_prepared_set_is_opened_as_its_folder_is(folder, tmp_path):
+    prepare(folder / "photos", tmp_path / "kept", fit="keep", image_format="png")
+    opened = evaluation_files.open_source({"data": tmp_path / "kept", "split": "all"})
+    expected = evaluation_files.open_source({"data": folder / "photos", "split": "all"})
+    assert (len(opened), len(expected)) == (3, 4)  # one is broken, and was left out
+    np.testing.assert_array_equal(opened[2], expected[2])
+
+
 @pytest.mark.parametrize(
     "argv, message",
     [
@@ -233,7 +242,7 @@ def test_numbers_that_json_has_not_are_null_or_named(tmp_path):
         ([*UPSCALE, "--model=bicubic", "--scales=nan"], "is no scale"),
         ([*UPSCALE, "--model=bicubic", "--scales=2,2.0"], "names a scale twice"),
         ([*UPSCALE, "--model=bicubic", "--scales=60"], "0.png (64 x 80) is too small for scale 60"),
-        ([*UPSCALE, "--model=bicubic", "--scales=27"], "too few for SSIM"),
+        ([*UPSCALE, "--model=bicubic", "--scales=27"], "too few for psnr"),
         ([*UPSCALE, "--model=bicubic", "--num=3"], "--num belongs to the task generate"),
         ([*UPSCALE, "--model=bicubic", "--eta=nan"], "--eta=nan"),
         ([*UPSCALE, "--model=bicubic", "--output=photos/0.png"], "is a file"),

@@ -1,5 +1,6 @@
 """What happens to runs: killed, half-written, on a full disk, started twice."""
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -14,7 +15,7 @@ import pytest
 import test_training
 from test_parallel import environment  # noqa: F401 (a fixture)
 
-from arbiscale_jax import storage
+from arbiscale_jax import locks, storage
 from arbiscale_jax.data import processes
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.training import checkpoint, reporting, survival, train
@@ -69,6 +70,20 @@ def test_a_refused_start_leaves_the_other_runs_files_alone(toy, tmp_path):
             train(toy(2), run)
         assert (run / storage.FROZEN).read_text() == "of the first"
         begun()
+
+
+def test_a_file_system_without_locks_or_room_is_told(tmp_path, monkeypatch, caplog):
+    def flock(file, how):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(locks.fcntl, "flock", flock)
+    number = errno.ENOLCK
+    with survival.lock(tmp_path):
+        assert "let no second process write there" in caplog.text
+    number = errno.EIO
+    with pytest.raises(UserError, match=".lock cannot be locked .Input/output error.; remove it or set another"):
+        with survival.lock(tmp_path):
+            pass
 
 
 # --- the disk ---

@@ -1,7 +1,11 @@
 """Training: the loop's mechanics on a toy stage, then each real stage, chained, at toy size."""
 
 import json
+import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +24,8 @@ from arbiscale_jax.training.optimizer import make_optimizer
 from arbiscale_jax.training.state import create_state, update_ema
 from arbiscale_jax.training.step import make_train_step, stream
 from arbiscale_jax.weights import load_weights, save_weights
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -149,6 +155,30 @@ def test_an_interrupt_ends_with_a_checkpoint(toy, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         train(toy(10, checkpoint_every=0, val_every=0), tmp_path)
     assert storage.newest_step(tmp_path) == 4
+    last = reporting.read_metrics(tmp_path)[-1]
+    assert last["step"] == 4 and not any(name.startswith("val/") for name in last)  # no time for a validation
+
+
+def test_a_run_outlives_the_reader_of_its_output(toy, tmp_path):
+    code = """
+import os, sys
+from arbiscale_jax.training import reporting
+with reporting.progress("run") as report:
+    report.say("first")
+    sys.stdin.readline()
+    for _ in range(3):
+        report.show(0.5, "nobody reads this")
+    open(sys.argv[1], "w").write("saved")
+"""
+    path, env = tmp_path / "saved", os.environ | {"PYTHONPATH": str(ROOT)}
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    with subprocess.Popen([sys.executable, "-c", code, path], **pipes) as process:
+        assert process.stdout.readline() == "first\n"
+        process.stdout.close()
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.wait(60) == 0, process.stderr.read()
+    assert path.read_text() == "saved"
 
 
 def test_no_ema_keeps_the_raw_weights(toy, tmp_path):

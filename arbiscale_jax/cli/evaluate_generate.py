@@ -22,7 +22,7 @@ def main(opts: dict) -> None:
     needs_real = bool(_OF_REAL & set(metrics))
     if needs_real and not opts["data"]:
         raise UserError("Give --data, the real images to compare with; without it, --metrics=selfssim,speed.")
-    source, root = evaluation_files.open_source(opts) if opts["data"] else (None, None)
+    source = evaluation_files.open_source(opts) if opts["data"] else None
     models = _models(opts["model"])
     shape = _sizes(opts, next(iter(models.values())))
     with_self_ssim = "selfssim" in metrics and len(shape) > 1
@@ -32,7 +32,7 @@ def main(opts: dict) -> None:
     shared = dict(sizes=shape, batch_size=batch_size, folder=opts["output"] / "features")
     if needs_real:
         extractor = features.make_extractor(opts["features"], mesh, opts["inception-weights"])
-        stamp, asked = generation.source_stamp(source, root), min(opts["num"] or len(source), len(source))
+        stamp, asked = generation.source_stamp(source), min(opts["num"] or len(source), len(source))
         with progress(asked) as advance:
             advance(0, "real images")
             real = generation.real_features(source, stamp, asked, extractor=extractor, advance=advance, **shared)

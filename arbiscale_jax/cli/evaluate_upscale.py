@@ -17,21 +17,31 @@ def main(opts: dict) -> None:
     if "diversity" in opts["metrics"] and opts["samples"] < 2:
         raise UserError("The metric diversity compares samples of an input; give --samples=2 or more.")
     measured = [name for name in opts["metrics"] if name != "speed"]
-    source, _ = evaluation_files.open_source(opts)
+    source = evaluation_files.open_source(opts)
     num = min(len(source), opts["max-images"] or len(source))
     measure = super_resolution.make_metrics(measured)
     methods = _methods(opts)
 
     rows_of, first, skipped = {scale: [] for scale in scales}, {}, []
 
-    def cases():
+    def images():
         for i in range(num):
             image = source.read(i)
+            if image is not None and opts["max-side"]:
+                image = protocols.center_crop(image, (opts["max-side"],) * 2)
+            yield i, image
+
+    for i, image in images():  # all of them before the models' hours
+        for scale in scales if image is not None else ():
+            name, protocol = source.name(i), (opts["protocol"], opts["lr-size"])
+            _, size = protocols.sizes_of(image.shape, scale, *protocol, name)
+            super_resolution.check_size(name, scale, size, opts["border"], measured)
+
+    def cases():
+        for i, image in images():
             if image is None:
                 skipped.append(source.name(i))
                 continue
-            if opts["max-side"]:
-                image = protocols.center_crop(image, (opts["max-side"],) * 2)
             pairs = protocols.make_pairs(image, scales, opts["protocol"], opts["lr-size"], source.name(i))
             first.update({} if first else {pair.scale: pair for pair in pairs})
             yield source.name(i), pairs

@@ -18,15 +18,16 @@ def labels(names: list[str]) -> dict[str, str]:
     return {name: label if short.count(label) == 1 else name for name, label in zip(names, short)}
 
 
-def open_source(opts: dict) -> tuple[data.Source, Path | None]:
-    """Opens --data: images, and their folder where it is one."""
+def open_source(opts: dict) -> data.Source:
+    """Opens --data: a folder, a prepared set or a named source."""
     given = opts["data"]
     if given in data.SOURCES and given != "folder" and not Path(given).exists():
-        return data.make_source(given, split=opts["split"], cache_bytes=0), None
+        return data.make_source(given, split=opts["split"], cache_bytes=0)
     if not Path(given).is_dir():
         others = ", ".join(name for name in data.SOURCES if name != "folder")
         raise UserError(f"--data={given} is no folder; give a folder of images, or the name of a source: {others}.")
-    return data.make_source("folder", given, opts["split"], cache_bytes=0), Path(given)
+    kind = "prepared" if data.is_prepared(Path(given)) else "folder"
+    return data.make_source(kind, given, opts["split"], cache_bytes=0)
 
 
 def settings(opts: dict, models: dict) -> dict:

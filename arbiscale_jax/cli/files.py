@@ -14,17 +14,20 @@ from arbiscale_jax.whole_files import replacing
 
 
 def find_images(path: str | Path) -> list[Path]:
-    """Returns [path] for a file, the image files directly in it, sorted by name, for a folder.
+    """Returns [path] for a file, the image files directly in it, sorted by name and not hidden, for a folder.
 
-    Raises: UserError if there is none.
+    Raises: UserError if there is none, or the folder cannot be read.
     """
-    path = Path(path)
-    if not path.exists():
-        raise UserError(f"--input={path} does not exist; give an image file or a folder of images.")
-    if path.is_file():
-        return [path]
-    readable = readable_extensions()
-    found = sorted(p for p in path.iterdir() if p.suffix.lower() in readable and p.is_file())
+    path, readable = Path(path), readable_extensions()
+    try:
+        if not path.exists():
+            raise UserError(f"--input={path} does not exist; give an image file or a folder of images.")
+        if path.is_file():
+            return [path]
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() in readable and p.is_file())
+    except OSError as e:  # exists() hides some errors, not all
+        raise UserError(f"--input={path} cannot be looked into ({e.strerror}); give what you may read.") from e
+    found = [p for p in found if not p.name.startswith(".")]  # what some systems leave beside pictures
     if not found:
         raise UserError(f"The folder --input={path} holds no image file; give one with PNG, JPEG or similar files.")
     return found

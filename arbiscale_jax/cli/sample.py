@@ -116,7 +116,10 @@ def _upscale(opts: dict, inputs: list[str]) -> None:
         jobs.append((path, size))
     output = Path(opts["output"])
     names = _output_names([path for path, _ in jobs])
-    num = len(suffixes)
+    num, given = len(suffixes), {path.resolve() for path, _ in jobs}
+    for path in (output / f"{name}_{suffix}.png" for name in names for suffix in suffixes):
+        if path.resolve() in given:
+            raise UserError(f"The result {path} would replace an input; give another --output.")
     files.check_output_folder(output, sum(3 * num * height * width for _, (height, width) in jobs))
 
     model = _load(opts["model"])

@@ -2,6 +2,7 @@
 (degradations), how they become batches (pipeline), and latents that are kept (latent_store)."""
 
 from .pipeline import shuffled_batches, train_batches, val_batch, view_batches, views
+from .records import is_prepared
 from .sources import SOURCES, Source, make_source
 from .transforms import dihedral, example, val_example
 
@@ -10,6 +11,7 @@ __all__ = [
     "Source",
     "dihedral",
     "example",
+    "is_prepared",
     "make_source",
     "shuffled_batches",
     "train_batches",

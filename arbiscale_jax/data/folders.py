@@ -15,7 +15,7 @@ from arbiscale_jax.errors import UserError
 from arbiscale_jax.images import readable_extensions
 
 HELD_OUT = 0.05  # of the images, at least one, are the validation split where nothing else says which
-METADATA = "dataset_info.json"  # in a prepared set
+METADATA, SUMMARY = "dataset_info.json", "prepare.json"  # in a prepared set; the latter in those made here
 
 logger = logging.getLogger(__name__)
 _reported = set()  # what this process has logged, so that it is logged once
@@ -46,7 +46,7 @@ def parse_roots(root: str | Path | Sequence[str | Path]) -> dict[str, Path]:
             raise UserError(f"The image folder {folder} {problem}; give a folder.")
     if len(folders) == 1:
         return {"": folders[0]}
-    labels = [folder.name for folder in folders]
+    labels = [folder.resolve().name for folder in folders]  # "." has none of its own
     return {
         label if labels.count(label) == 1 else f"{label}_{i}": folder
         for i, (label, folder) in enumerate(zip(labels, folders, strict=True), 1)
@@ -101,9 +101,9 @@ def _why_empty(root: Path) -> str:
 def read_split(path: str | Path, names: Sequence[str]) -> list[str]:
     """Returns those of `names` that a split's text file lists, sorted.
 
-    A line holds one name: the path below the folder, or the file's name alone where only one image has it, each with
-    or without extension. Blank lines and lines that begin with # are passed over; listed images that are not there are
-    reported.
+    A line holds one name: the path below the folder, or one that ends with it, or the file's name alone where only one
+    image has it, each with or without extension. Blank lines and lines that begin with # are passed over; listed images
+    that are not there are reported.
     Raises: UserError if the file cannot be read, lists nothing that is there, or a name that several images have.
     """
     path = Path(path).expanduser()
@@ -113,10 +113,14 @@ def read_split(path: str | Path, names: Sequence[str]) -> list[str]:
         why = e.strerror if isinstance(e, OSError) else "it is no text"
         raise UserError(f"The split file {path} cannot be read ({why}); give a text file with a name a line.") from e
     listed = [line.removeprefix("./") for line in lines if line and not line.startswith("#")]
-    known = _aliases(names)
+    by_path, by_file = _aliases(names, _same), _aliases(names, _file)
     chosen, missing = set(), []
     for line in listed:
-        found = next((known[key] for key in _keys(line) if key in known), ())
+        parts = line.split("/")
+        ends = ["/".join(parts[i:]) for i in range(len(parts))]  # a list may name folders above data.root
+        keys = [(by_path, key) for end in ends for key in (end, _stem(end))]
+        keys += [(by_file, line), (by_file, _stem(line))]  # only a line without folders is a key there
+        found = next((known[key] for known, key in keys if key in known), ())
         if len(found) > 1:
             raise UserError(f"{line} in the split file {path} may be {found[0]} or {found[1]}; write the whole path.")
         chosen.update(found)
@@ -133,21 +137,23 @@ def read_split(path: str | Path, names: Sequence[str]) -> list[str]:
     return sorted(chosen)
 
 
-def _keys(name: str) -> tuple[str, ...]:
-    """Returns what an image may be called, the most telling first: its path, its file, each without extension too."""
-    file = name.rsplit("/", 1)[-1]
-    return name, _stem(name), file, _stem(file)
+def _same(name: str) -> str:
+    return name
+
+
+def _file(name: str) -> str:
+    return name.rsplit("/", 1)[-1]
 
 
 def _stem(name: str) -> str:
     return os.path.splitext(name)[0]
 
 
-def _aliases(names: Sequence[str]) -> Mapping[str, list[str]]:
-    """Maps every key of every name to the names that have it."""
+def _aliases(names: Sequence[str], part: Callable[[str], str]) -> Mapping[str, list[str]]:
+    """Maps a part of each name, with and without extension, to the names that have it."""
     aliases = defaultdict(list)
     for name in names:
-        for key in dict.fromkeys(_keys(name)):
+        for key in dict.fromkeys((part(name), _stem(part(name)))):
             aliases[key].append(name)
     return aliases
 

@@ -5,7 +5,6 @@ progress.json (how many are finished). Its own folder's name is a hash of that i
 from anything else are never read.
 """
 
-import fcntl
 import hashlib
 import json
 import shutil
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from arbiscale_jax import locks
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.whole_files import write_text
 
@@ -45,12 +45,10 @@ def alone(folder: Path, wait: Callable[[], None]) -> Iterator[None]:
     with _writable(folder):
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / LOCK).open("a")
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not locks.take(file):
             wait()
-            fcntl.flock(file, fcntl.LOCK_EX)
+            locks.take(file, wait=True)
+    with file:
         yield
 
 

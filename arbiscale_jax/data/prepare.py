@@ -26,7 +26,7 @@ from .shards import FITS, FORMATS, Job, Settings, marker, write_shard
 
 PER_SHARD = 1000  # images, at most
 MIN_SHARDS = 16  # where there are as many images, so that processes share the work of small sets
-SUMMARY, WORK = "prepare.json", ".prepare"
+WORK = ".prepare"
 VERSION = "1.0.0"
 
 
@@ -103,7 +103,7 @@ def _finished(output: Path, split: str, plan: dict) -> dict | None:
         return None
     if split not in [one["name"] for one in read_info(output)["splits"]]:
         return None
-    summary = _read(output / SUMMARY).get(split, {})
+    summary = _read(output / folders.SUMMARY).get(split, {})
     if summary.get("plan") != plan:
         raise UserError(
             f"{output} already holds a split {split} of other images or settings; choose another --output or --split."
@@ -118,7 +118,7 @@ def _start(output: Path, split: str, plan: dict) -> Path:
     """Returns the directory of unfinished shards, new or as an interrupted run left it."""
     if output.is_dir() and any(output.iterdir()) and not (is_prepared(output) or (output / WORK).is_dir()):
         raise UserError(f"--output={output} holds something other than a prepared set; choose a new folder.")
-    for other in _read(output / SUMMARY).values():
+    for other in _read(output / folders.SUMMARY).values():
         if other["plan"]["image_format"] != plan["image_format"]:
             raise UserError(f"{output} has splits in {other['plan']['image_format']}; give the same --format.")
     work = output / WORK / split
@@ -183,7 +183,7 @@ def _finish(output: Path, split: str, plan: dict, paths: list[Path]) -> dict:
         images=plan["images"], records=sum(lengths), bytes=sum(num_bytes), shards=len(shards), broken=broken, plan=plan
     )
     write_text(output / f"broken_{split}.txt", "".join(f"{name}\t{' '.join(why.split())}\n" for name, why in broken))
-    write_text(output / SUMMARY, json.dumps(_read(output / SUMMARY) | {split: summary}, indent=1))
+    write_text(output / folders.SUMMARY, json.dumps(_read(output / folders.SUMMARY) | {split: summary}, indent=1))
     write_text(output / FEATURES, json.dumps(_features(plan["image_format"]), indent=1))
     entry = {
         "name": split,

@@ -18,7 +18,7 @@ from arbiscale_jax.errors import UserError
 from arbiscale_jax.images import decode_image
 
 from . import tf_example
-from .folders import METADATA
+from .folders import METADATA, SUMMARY
 
 FEATURES, FORMAT = "features.json", "array_record"
 SHARD_NAME = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"  # TFDS's template
@@ -97,7 +97,8 @@ def open_prepared(root: str | Path, split: str, feature: str = "") -> RecordSet:
     except RuntimeError as e:
         raise UserError(f"The shards of the prepared set {root} cannot be read ({e}); copy it again.") from e
     title = f"the prepared set {root} ({name})"
-    return RecordSet(_indices(total, split, hold_out), _Reader(records, _ImageOf(feature), title), title, tuple(paths))
+    indices = _indices(total, split, hold_out, together=_is_tiled(root, name))
+    return RecordSet(indices, _Reader(records, _ImageOf(feature), title), title, tuple(paths))
 
 
 def open_tfds(name: str, data_dir: str, split: str, feature: str = "") -> RecordSet:
@@ -206,12 +207,22 @@ def _pick_split(splits, split: str, where: Path) -> tuple[str, bool]:
     return next(iter(splits)), split != "all"
 
 
-def _indices(total: int, split: str, hold_out: bool) -> np.ndarray:
-    """Returns which of `total` records belong to a split."""
+def _is_tiled(root: Path, split: str) -> bool:
+    """Whether the records are tiles, which overlap, of images one after the other."""
+    try:
+        return json.loads((root / SUMMARY).read_text())[split]["plan"]["fit"] == "tiles"
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # made by others
+
+
+def _indices(total: int, split: str, hold_out: bool, together: bool = False) -> np.ndarray:
+    """Returns which of `total` records belong to a split; `together`, the last ones are held out."""
     indices = np.arange(total)
     if not hold_out or total == 1:
         return indices
     is_val = indices % HELD_OUT_EVERY == min(HELD_OUT_EVERY, total) - 1
+    if together:
+        is_val = indices >= total - is_val.sum()
     return indices[is_val if split == "val" else ~is_val]
 
 

@@ -131,8 +131,15 @@ def make_source(
     if kind in DATASETS:
         place = locate(kind, root, split, image_size)
         if place.kind == "prepared":
+            if split_file or val_split_file:
+                raise UserError(
+                    f"data.split_file and data.val_split_file do not split the prepared set {place.root}; unset them, "
+                    "or read the pictures with data.source=folder."
+                )
             return _from_records(open_prepared(place.root, place.split, image_feature), cache_bytes)
         files = (split_file or place.split_file, val_split_file or place.val_split_file)
+        if place.split == "all":  # validation has a folder of its own, and each list is of its own folder
+            files = (val_split_file if split == "val" else files[0], "")
         return _from_folders(place.root, place.split, *files, cache_bytes)
     if kind == "folder":
         return _from_folders(root, split, split_file, val_split_file, cache_bytes)

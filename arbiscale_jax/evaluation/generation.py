@@ -215,13 +215,9 @@ def model_stamp(model: Model) -> list:
     return [config, model.scale_factor, hash_weights(model.params)]
 
 
-def source_stamp(source: Source, root: Path | None) -> list:
-    """Identifies images: their names and, of files below `root`, sizes and times."""
-    names = [source.name(i) for i in range(len(source))]
-    if root is None:
-        return names
-    stats = [(root / name).stat() for name in names]
-    return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in zip(names, stats)]
+def source_stamp(source: Source) -> list:
+    """Identifies images: their names, and sizes and times of the files that hold them."""
+    return [[source.name(i) for i in range(len(source))], source.stamps()]
 
 
 def _shard_folder(folder: Path, kind: str, about: list, sizes: Sequence[Size], extractor: Extractor | None) -> Path:

@@ -50,6 +50,31 @@ def fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return resize(center_crop(image, (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))), size)
 
 
+def sizes_of(
+    shape: Sequence[int], scale: float, protocol: str, lr_size: int, name: str
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Returns the sizes of the LR image and the truth that `make_pairs` makes of an image of this shape.
+
+    Raises: UserError if the image, which errors call `name`, is too small.
+    """
+    height, width = shape[:2]
+    if protocol == "fixed_lr":
+        needed = round(max(scale, 1) * lr_size)
+        if min(height, width) < needed:
+            raise UserError(
+                f"{name} ({height} x {width}) is too small for --protocol=fixed_lr: a truth of {needed} x {needed} "
+                "would have to be enlarged; give larger images, or lower --scales or --lr-size."
+            )
+        return (lr_size, lr_size), (round(scale * lr_size),) * 2
+    low = tuple(math.floor(side / scale + 1e-9) for side in (height, width))  # 1e-9: 21 / 2.1 is 9.999...
+    if min(low) < 2:
+        raise UserError(
+            f"{name} ({height} x {width}) is too small for scale {scale:g}: its LR image would have "
+            f"{low[0]} x {low[1]} pixels; leave the scale or the image out."
+        )
+    return low, tuple(min(round(side * scale), whole) for side, whole in zip(low, (height, width)))
+
+
 def make_pairs(image: np.ndarray, scales: Sequence[float], protocol: str, lr_size: int, name: str) -> list[Pair]:
     """Makes a test case for each scale s.
 
@@ -59,26 +84,10 @@ def make_pairs(image: np.ndarray, scales: Sequence[float], protocol: str, lr_siz
 
     Raises: UserError if `image` (which errors call `name`) is too small.
     """
+    found = [sizes_of(image.shape, scale, protocol, lr_size, name) for scale in scales]
     if protocol == "fixed_hr":
-        return [_from_hr(image, scale, name) for scale in scales]
+        truths = [np.ascontiguousarray(image[:height, :width]) for _, (height, width) in found]
+        return [Pair(s, resize(truth, low), truth) for s, truth, (low, _) in zip(scales, truths, found)]
     square = center_crop(image, (min(image.shape[:2]),) * 2)
-    needed = max(round(scale * lr_size) for scale in (*scales, 1))
-    if len(square) < needed:
-        raise UserError(
-            f"{name} ({image.shape[0]} x {image.shape[1]}) is too small for --protocol=fixed_lr: a truth of {needed} x "
-            f"{needed} would have to be enlarged; give larger images, or lower --scales or --lr-size."
-        )
     lr = resize(square, (lr_size, lr_size))
-    return [Pair(scale, lr, resize(square, (round(scale * lr_size),) * 2)) for scale in scales]
-
-
-def _from_hr(image: np.ndarray, scale: float, name: str) -> Pair:
-    low = [math.floor(side / scale + 1e-9) for side in image.shape[:2]]  # 1e-9: 21 / 2.1 is 9.999...
-    if min(low) < 2:
-        raise UserError(
-            f"{name} ({image.shape[0]} x {image.shape[1]}) is too small for scale {scale:g}: its LR image would have "
-            f"{low[0]} x {low[1]} pixels; leave the scale or the image out."
-        )
-    height, width = (min(round(side * scale), whole) for side, whole in zip(low, image.shape))
-    truth = np.ascontiguousarray(image[:height, :width])
-    return Pair(scale, resize(truth, tuple(low)), truth)
+    return [Pair(scale, lr, resize(square, size)) for scale, (_, size) in zip(scales, found)]

@@ -91,17 +91,14 @@ def evaluate(
     on_outputs: Callable[[str, Pair, dict[str, np.ndarray]], None] | None = None,
     advance: Callable[[str], None] = lambda text: None,
 ) -> list[dict]:
-    """Runs every method on every case, after a look at the sizes, since models are slow.
+    """Runs every method on every case; `check_size` beforehand, since models are slow.
 
     Args: cases, (image name, its pairs); measure, of `make_metrics`; border, default distortion.default_border;
       on_outputs, called with the image's name, a pair and each method's first output; advance, called after each.
     Returns: records of image, method, scale and the metrics.
-    Raises: UserError if an image is too small for SSIM or LPIPS.
     """
     records = []
     for image, pairs in cases:
-        for pair in pairs:
-            _check(image, pair, border)
         states = {}  # method name: (lr, what its sample returned); scales may share an input
         for pair in pairs:
             outputs = {}
@@ -123,12 +120,15 @@ def border_of(scale: float, border: int | None) -> int:
     return distortion.default_border(scale) if border is None else border
 
 
-def _check(image: str, pair: Pair, border: int | None) -> None:
-    height, width, _ = pair.truth.shape
-    cut, needed = border_of(pair.scale, border), max(distortion.SSIM_WINDOW, *perceptual.MIN_SIDE.values())
-    if min(height, width) < needed or min(height, width) - 2 * cut < distortion.SSIM_WINDOW:
-        raise UserError(
-            f"{image} at scale {pair.scale:g} has a truth of {height} x {width} pixels, too few for SSIM and LPIPS "
-            f"with a border of {cut}: they need {needed} a side, and {distortion.SSIM_WINDOW} within the border; leave "
-            "the scale out or give larger images."
-        )
+def check_size(image: str, scale: float, size: tuple[int, int], border: int | None, metrics: Sequence[str]) -> None:
+    """Raises: UserError if a truth of this size, of the `image` so called, is too small for one of the metrics."""
+    cut, side = border_of(scale, border), min(size)
+    for name in metrics:
+        needed = perceptual.MIN_SIDE[_LPIPS_NET[name]] if name in _LPIPS_NET else 0
+        if name.startswith(("psnr", "ssim")):
+            needed = 2 * cut + (distortion.SSIM_WINDOW if name.startswith("ssim") else 1)
+        if side < needed:
+            raise UserError(
+                f"{image} at scale {scale:g} has a truth of {size[0]} x {size[1]} pixels, too few for {name} with a "
+                f"border of {cut}: it needs {needed} a side; leave the scale or the metric out or give larger images."
+            )

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import shutil
+import socket
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -71,9 +72,11 @@ def _prepare(run_dir: Path) -> None:
     """Creates a run's directory. Raises: UserError if nothing can be written there."""
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        probe = run_dir / f".write_test_{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        probe = run_dir / f".write_test_{socket.gethostname()}_{os.getpid()}"  # several hosts may be at it
+        try:
+            probe.write_bytes(b"\0" * 4096)
+        finally:
+            probe.unlink(missing_ok=True)
     except OSError as e:
         raise UserError(
             f"The work directory {run_dir} cannot be written ({e.strerror}); choose another --workdir."

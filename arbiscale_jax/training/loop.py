@@ -48,9 +48,9 @@ def train(config, workdir: Path | str) -> dict:
     """Trains one stage until train.steps updates or train.minutes in all, whichever comes first.
 
     A work directory with checkpoints is resumed from the newest; else the weights come from `init_from` and the
-    stage's predecessor, else from scratch. Always ends with a validation and a checkpoint; Ctrl-C does too. What fails
-    before the first update leaves nothing behind in the work directory. Where JAX runs over several processes, all call
-    this with the same arguments, and with a work directory that they share.
+    stage's predecessor, else from scratch. It ends with a validation and a checkpoint, on a signal with a checkpoint.
+    What fails before the first update leaves nothing behind in the work directory. Where JAX runs over several
+    processes, all call this with the same arguments, and with a work directory that they share.
     Args: config, a ConfigDict like config.get_base_config's; workdir, of config.json, checkpoints, metrics, samples.
     Returns: the last record of metrics.jsonl.
     Raises: UserError for what the user can mend, a non-finite loss among it; KeyboardInterrupt after saving.
@@ -84,6 +84,7 @@ def train(config, workdir: Path | str) -> dict:
                 if config.data.latent_cache:
                     batches.close()
                     given = cache.cached_batches(config, frozen, first_step or 0, rows, report)
+                    _check_space(cfg, workdir, manager, state)  # the latents may lie on the same disk
                     batches = _on_devices(given, rows, cfg.batch_size, mesh)
                     batch = next(batches)
                 if main:
@@ -224,8 +225,9 @@ def _run(
             lr_at, share = (step - 1, share), _share(cfg, step, elapsed)
             stopped = stopping(step)
             last = share >= 1 or stopped
+            soon = stopped and share < 1  # a cluster's grace may be shorter than a validation with its compilation
             log = last or step % cfg.log_every == 0
-            validate = last or (cfg.val_every and step % cfg.val_every == 0)
+            validate = not soon and (last or (cfg.val_every and step % cfg.val_every == 0))
             save = last or (cfg.checkpoint_every and step % cfg.checkpoint_every == 0)
 
             if log or validate or save:

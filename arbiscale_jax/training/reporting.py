@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
@@ -120,7 +121,10 @@ def progress(name: str, *, quiet: bool = False) -> Iterator[Report]:
     if not sys.stdout.isatty():
 
         def say(line):
-            print(line, flush=True)
+            try:
+                print(line, flush=True)
+            except OSError:  # its reader is gone, as `| tee` at a Ctrl-C: the run, and its checkpoint, go on
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
         yield Report(say, lambda share, line: say(f"{name} {share:4.0%}  {line}"))
         return

@@ -1,18 +1,18 @@
 """What keeps a run from being lost: one process a directory, room on the disk, stopping on a signal."""
 
-import fcntl
 import os
 import shutil
 import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import jax
 from jax.experimental import multihost_utils
 
+from arbiscale_jax import locks
 from arbiscale_jax.errors import UserError
 
 LOCK = ".lock"
@@ -23,7 +23,7 @@ def lock(run_dir: Path) -> Iterator[None]:
     """Holds a run's directory, so that no second run writes there; the kernel lets go when the process dies.
 
     The file's text names the holder. Of the processes of one run over several only the first holds it.
-    Raises: UserError naming the process that holds it.
+    Raises: UserError naming the process that holds it, or if the file cannot be opened.
     """
     if jax.process_index() != 0:
         yield
@@ -31,9 +31,9 @@ def lock(run_dir: Path) -> Iterator[None]:
     path = run_dir / LOCK
     file = _acquire(path)
     try:
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
+        with suppress(OSError):  # the text is a service; on a full disk what follows says so
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         yield
     finally:
         path.unlink(missing_ok=True)  # while it is held
@@ -43,22 +43,23 @@ def lock(run_dir: Path) -> Iterator[None]:
 def _acquire(path: Path):
     """Opens and locks a file that, once locked, is still the one at `path`: its last holder may have removed it."""
     while True:
-        file = path.open("a+")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                return file
-            file.close()
-        except BlockingIOError as e:
+            file = path.open("a+b", buffering=0)
+            mine = locks.take(file)
+        except OSError as e:
+            raise UserError(f"{path} cannot be locked ({e.strerror}); remove it or set another --workdir.") from e
+        if not mine:
             file.seek(0)
-            holder = file.read().strip() or "another process"
+            holder = file.read().decode(errors="replace").strip() or "another process"
             file.close()
             raise UserError(
                 f"The work directory {path.parent} is in use by {holder}; wait for it, stop it, or set another "
                 "--workdir."
-            ) from e
-        except FileNotFoundError:  # removed between the two looks
-            file.close()
+            )
+        with suppress(FileNotFoundError):  # removed between the two looks
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()
 
 
 def tree_bytes(tree) -> int:
