@@ -48,9 +48,10 @@ class FakeModel:
 
     config = {"sampling": {"steps": 50, "sampler": "ddim", "eta": 0.0, "size": 8}}
 
-    def upscale_latent(self, image, *, samples, seed, progress, **sampling):
+    def upscale_each(self, image, size, samples, *, seed, progress, **sampling):
         assert image.dtype == np.uint8 and image.ndim == 3
-        return self.generate_latent(samples, seed=seed, progress=progress, **sampling)
+        z = self.generate_latent(samples, seed=seed, progress=progress, **sampling)
+        yield from (self.render(z[i : i + 1], size)[0] for i in range(samples))
 
     def generate_latent(self, num, *, seed, progress, **sampling):
         for i in range(num):

@@ -4,12 +4,15 @@ import json
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import arbiscale_jax as aj
 from arbiscale_jax import UserError, interop, models
-from arbiscale_jax.inference import render
+from arbiscale_jax.evaluation import super_resolution
+from arbiscale_jax.inference import model as model_module
+from arbiscale_jax.inference import render, windows
 from arbiscale_jax.weights import load_weights, save_weights
 
 HERE = Path(__file__).parent / "data"
@@ -157,6 +160,75 @@ def test_f_theta_is_told_no_cell_size_beyond_the_bounds(model, z):
     expected = net.apply(params, z / model.scale_factor, rows, cols, method="render")
     np.testing.assert_allclose(bounded(0.5, 0.0), expected, atol=1e-4)
     assert np.abs(expected - plain).max() > 1e-3
+
+
+# --- windows ---
+
+
+@pytest.mark.parametrize("size", [(90, 171), (247, 640), (30, 19), (1, 2)])
+@pytest.mark.parametrize("shape", [(90, 171), (300, 140)])
+def test_windows_that_agree_make_the_whole(size, shape):
+    truth, seen = np.random.default_rng(0).normal(size=(*size, 3)), []
+
+    def show(top, left, box):
+        seen.append((top, left))
+        assert 0 <= top <= max(shape[0] - 128, 0) and 0 <= left <= max(shape[1] - 128, 0) and min(box[2:]) > 0
+        for first, n, start, length, side in zip(box[:2], box[2:], (top, left), shape, size):
+            centres = (np.arange(first, first + n) + 0.5) * length / side - start  # in the window
+            assert min(centres) > (windows.DEAD if start else 0) - 1e-9
+            assert max(centres) < (128 - windows.DEAD if start + 128 < length else 128)
+        return truth[box[0] : box[0] + box[2], box[1] : box[1] + box[3]]
+
+    parts = list(windows.upscale(shape, size, 128, show, lambda x: x, np.float32))
+    assert [first for first, _ in parts] == list(np.cumsum([0] + [len(rows) for _, rows in parts])[:-1])
+    np.testing.assert_allclose(np.concatenate([rows for _, rows in parts]), truth, atol=1e-5)
+    assert len(set(seen)) == len(seen) and (size[0] < 30 or len(seen) > 1)
+
+
+def test_windows_cut_one_field_of_noise(model):
+    key = jax.random.key(3)
+    field = windows.noise_window(model._noise, key, (-4, -4, 200, 150), 3)
+    assert field.shape == (1, 200, 150, 3) and abs(field.std() - 1) < 0.02 and abs(field.mean()) < 0.02
+    part = windows.noise_window(model._noise, key, (60, 40, 90, 17), 3)
+    np.testing.assert_array_equal(part, field[:, 64:154, 44:61])
+    assert np.unique(field).size > 0.99 * field.size  # no block comes twice
+
+
+@pytest.fixture
+def small_windows(monkeypatch):
+    for name, value in dict(BUDGET=1, LEAST=24, OVERLAP=16, DEAD=4).items():
+        monkeypatch.setattr(windows, name, value)
+
+
+PHOTO = np.random.default_rng(1).integers(0, 256, (38, 30, 3), dtype=np.uint8)  # two windows by three
+
+
+def test_windows_of_local_networks_are_the_whole(model, small_windows, monkeypatch):
+    model, ratio = aj.Model(model.config, model.params), int(model.config["condition"]["upsampling"]) // model.factor
+    width = model.config["first_stage"]["ch"] * model.config["first_stage"]["ch_mult"][0]
+
+    def latents(image, numbers, *args, **options):  # a pixel's own cells; the networks' normalisation sees everything
+        return render.to_floats(image).repeat(ratio, 0).repeat(ratio, 1)[None]
+
+    monkeypatch.setattr(model, "_latents", latents)
+    monkeypatch.setattr(model, "_features", lambda p, z: jnp.tile(z, width)[..., :width])
+    for size in ((50, 61), (38, 30), (13, 100)):
+        parts = model.upscale(PHOTO, size=size)
+        assert not model.in_one_pass(PHOTO.shape)
+        whole = model.render(latents(PHOTO, [0]), size)[0]
+        assert whole.std() > 3 and np.abs(np.int32(parts) - whole).max() <= 1
+
+
+def test_a_large_photograph_is_upscaled_in_windows(model, small_windows, monkeypatch):
+    done, options = [], dict(size=(50, 61), steps=1)
+    parts = model.upscale(PHOTO, samples=2, **options, progress=lambda *now: done.append(now))
+    assert parts.dtype == np.uint8 and parts.shape == (2, 50, 61, 3) and not np.array_equal(*parts)
+    assert done == [(i, 12) for i in range(1, 13)]
+    method = super_resolution.from_model("m", model, steps=1)
+    np.testing.assert_array_equal(method.render(method.sample(PHOTO), (50, 61)), parts[:1])
+    monkeypatch.setattr(model_module, "physical_memory", lambda: 2**16)
+    with pytest.raises(UserError, match=r"38 x 30 pixels is too large for one latent .*; upscale\(\) works in windows"):
+        model.upscale_latent(PHOTO)
 
 
 def test_generation_without_a_condition(model):

@@ -127,13 +127,11 @@ def _upscale(opts: dict, inputs: list[str]) -> None:
     with progress(2 * num * len(jobs)) as advance:
         for (path, size), name in zip(jobs, names):
             image = images.read_image(path, opts["max-pixels"])
-            advance(0, f"{path.name}: denoising")
-            done = partial(_advance_one, advance)
-            z = model.upscale_latent(image, samples=num, seed=opts["seed"], progress=done, **sampling.given(opts))
-            for i, suffix in enumerate(suffixes):
-                advance(0, f"{path.name}: rendering {size[0]} x {size[1]}")
+            advance(0, f"{path.name}: to {size[0]} x {size[1]}")
+            options = dict(seed=opts["seed"], progress=partial(_advance_by, advance, num), **sampling.given(opts))
+            for suffix, answer in zip(suffixes, model.upscale_each(image, size, num, **options), strict=True):
                 written.append(output / f"{name}_{suffix}.png")
-                files.write_image(written[-1], model.render(z[i : i + 1], size)[0])
+                files.write_image(written[-1], answer)
                 advance(1)
     resolved = dict(task="upscale", inputs=[str(path) for path, _ in jobs], output_sizes=[size for _, size in jobs])
     resolved |= dict(scale=None if fixed else scale, samples=opts["samples"])
@@ -159,7 +157,7 @@ def _generate(opts: dict) -> None:
     written = []
     with progress(opts["num"] * (1 + len(wanted))) as advance:
         advance(0, "denoising")
-        done = partial(_advance_one, advance)
+        done = partial(_advance_by, advance, opts["num"])
         z = model.generate_latent(opts["num"], seed=opts["seed"], progress=done, **sampling.given(opts))  # n h w c
         for i in range(opts["num"]):
             for size in wanted:
@@ -206,9 +204,9 @@ def _to_dict(value):
     return value.to_dict()
 
 
-def _advance_one(advance, done: int, total: int) -> None:
-    """The model's progress(done, total), called after each latent."""
-    advance(1)
+def _advance_by(advance, steps: int, done: int, total: int) -> None:
+    """The model's progress(done, total), called after each latent or window, of `steps` steps of the bar."""
+    advance(steps / total)
 
 
 @contextmanager
@@ -221,7 +219,7 @@ def progress(total: int):
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task("starting", total=total)
 
-        def advance(steps: int, description: str | None = None) -> None:
+        def advance(steps: float, description: str | None = None) -> None:
             progress.update(task, advance=steps, description=description)
 
         yield advance

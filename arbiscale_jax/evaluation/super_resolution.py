@@ -1,7 +1,6 @@
 """Measures methods of super-resolution on pairs of low resolution and truth."""
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -36,9 +35,18 @@ def interpolation(name: str) -> Method:
 def from_model(name: str, model, samples: int = 1, seed: int = 0, **sampling) -> Method:
     """Makes a method of a Model: latents are sampled once an input and rendered at each size.
 
+    What is too large for that is sampled, window by window, for each size anew.
     Args: samples, answers an input; sampling, steps, sampler, eta and start of Model.upscale_latent.
     """
-    return Method(name, partial(model.upscale_latent, samples=samples, seed=seed, **sampling), model.render, model)
+    options = dict(samples=samples, seed=seed, **sampling)
+
+    def sample(lr):
+        return model.upscale_latent(lr, **options) if model.in_one_pass(lr.shape) else lr
+
+    def render(found, size):
+        return np.stack([*model.upscale_each(found, size, **options)]) if found.ndim == 3 else model.render(found, size)
+
+    return Method(name, sample, render, model)
 
 
 def make_metrics(names: Sequence[str]) -> Callable[[np.ndarray, Pair, int], dict[str, float]]:

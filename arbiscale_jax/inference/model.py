@@ -2,8 +2,9 @@
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from itertools import count
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ import numpy as np
 from arbiscale_jax import diffusion, models
 from arbiscale_jax.errors import UserError
 
+from . import windows
 from .render import check_box, check_size, render_tiles, to_floats, to_integers
 
 MAX_SCALE = 2.0**30
@@ -84,13 +86,17 @@ class Model:
         The image is enlarged by the ratio of the training sizes, so that E brings it to the latent grid.
         Raises: UserError if the model is unconditional.
         """
-        cond = self.config["condition"]
-        if not cond["enabled"]:
-            raise UserError("This model generates images and takes no condition; upscaling needs an SR model.")
+        cond = self._need_condition()
         lr = jnp.asarray(lr, jnp.float32)
         cells = [max(1, round(side * cond["upsampling"] / self.factor)) for side in lr.shape[1:3]]
         size = (cells[0] * self.factor, cells[1] * self.factor)
         return self.encode(models.interpolate(lr, size, cond["interpolation"]))
+
+    def _need_condition(self) -> Mapping:
+        cond = self.config["condition"]
+        if not cond["enabled"]:
+            raise UserError("This model generates images and takes no condition; upscaling needs an SR model.")
+        return cond
 
     def denoise(self, z_t, t, c=None):
         """Predicts the noise in z_t at times t (an int, or integers [b]) given condition c: all [b h w c]."""
@@ -122,11 +128,45 @@ class Model:
         """
         image = check_image(image)
         size = output_size(image.shape[:2], scale, size)
-        count = 1 if samples is None else _whole(samples, "samples", 1)
-        check_memory((count, *size, 3), image.dtype)
-        z = self.upscale_latent(image, samples=count, **sampling)
-        out = self._render(z, size, None, image.dtype, partial(to_integers, dtype=image.dtype))
+        num = 1 if samples is None else _whole(samples, "samples", 1)
+        check_memory((num, *size, 3), image.dtype)
+        out = np.empty((num, *size, 3), image.dtype)
+        for i, answer in enumerate(self.upscale_each(image, size, num, **sampling)):
+            out[i] = answer
         return out[0] if samples is None else out
+
+    def upscale_each(self, image, size, samples=1, *, progress=None, **sampling) -> Iterator[np.ndarray]:
+        """Upscales a photograph to `size` (height, width), one answer after the other: yields [H, W, 3] arrays.
+
+        A photograph that is too large for one pass is upscaled in overlapping windows (`windows.py`).
+        Args, Raises: as of `upscale`.
+        """
+        image, size, finish = check_image(image), check_size(size), partial(to_integers, dtype=image.dtype)
+        if self.in_one_pass(image.shape):
+            z = self.upscale_latent(image, samples=samples, progress=progress, **sampling)
+            for i in range(len(z)):
+                yield self._render(z[i : i + 1], size, None, image.dtype, finish)[0]
+            return
+        side = windows.window_side(self.config)
+        num = math.prod(len(windows.starts(length, side)) for length in image.shape[:2])
+        for i in range(samples):
+            show, out = self._window(image, size, side, i, **sampling), np.empty((*size, 3), image.dtype)
+
+            def counted(*window, show=show, done=count(i * num + 1)):
+                pixels = show(*window)
+                if progress:
+                    progress(next(done), samples * num)
+                return pixels
+
+            for first, rows in windows.upscale(image.shape, size, side, counted, finish, image.dtype):
+                out[first : first + len(rows)] = rows
+            yield out
+
+    def in_one_pass(self, shape) -> bool:
+        """Whether a photograph of this shape [h, w, ...] is upscaled as a whole, not in windows."""
+        self._need_condition()
+        side = windows.window_side(self.config)
+        return side is None or math.prod(shape[:2]) <= side**2
 
     def upscale_latent(
         self, image, *, samples=1, seed=0, steps=None, sampler=None, eta=None, start=None, refine=None, progress=None
@@ -137,15 +177,46 @@ class Model:
           (the paper), s in (0, 1] at time s T from q(z_t | z_0 = c), the condition being a first guess of z_0 (after
           Chung et al. 2022); refine, rounds of back-projection, after Irani & Peleg 1991: what the shrunk render lacks
           of the image is added in the latent, z_0 + E(image) - E(shrunk render); progress, called with (done, total).
+        Raises: UserError for an image that is none, or so large that only `upscale` can do it, window by window.
         """
+        height, width = check_image(image).shape[:2]
+        self._need_condition()
+        if height * width * windows.bytes_per_pixel(self.config) > physical_memory():
+            raise UserError(
+                f"An image of {height} x {width} pixels is too large for one latent in this machine's memory; "
+                "upscale() works in windows."
+            )
+        options = self._options(steps, sampler, eta, start)
+        return self._latents(image, range(_whole(samples, "samples", 1)), seed, options, refine, progress)
+
+    def _latents(self, image, numbers, seed, options, refine, progress=None, noise=None):
+        """Samples the answers of these numbers; noise, (key [1], shape) -> [1, *shape], default independent."""
         pixels, cells = self._margin()
         lr = models.reflect_border(to_floats(check_image(image))[None], pixels)
-        c, options = self.condition(lr), self._options(steps, sampler, eta, start)
+        c = self.condition(lr)
         rounds = _whole(self.config["sampling"].get("refine", 0) if refine is None else refine, "refine", 0)
-        z = self._sample_many(c.shape[1:], c, _whole(samples, "samples", 1), seed, options, progress)
+        z = self._sample_many(c.shape[1:], c, numbers, seed, options, progress, noise)
         for _ in range(rounds):
             z = jnp.concatenate([one + c - self._seen_again(one, lr.shape) for one in jnp.split(z, len(z))])
         return models.cut_border(z, cells)
+
+    def _window(self, image, size, side, number, *, seed=0, refine=None, **options) -> Callable:
+        """Returns `windows.upscale`'s show: the answer of this number, of one window of the image."""
+        options = self._options(*(options.get(name) for name in ("steps", "sampler", "eta", "start")))
+        ratio = round(self.config["condition"]["upsampling"] / self.factor)  # cells a pixel
+        border = self._margin()[1]
+
+        def show(top, left, box):
+            def noise(key, shape):
+                place = (top * ratio - border, left * ratio - border, *shape[:2])
+                return windows.noise_window(self._noise, key[0], place, shape[2])
+
+            part = image[top : top + side, left : left + side]
+            z = self._latents(part, [number], seed, options, refine, noise=noise)
+            place = (image.shape[0] * ratio, image.shape[1] * ratio, top * ratio, left * ratio)
+            return self._render(z, size, box, np.float32, lambda x: x, place)[0]
+
+        return show
 
     def _margin(self) -> tuple[int, int]:
         """Returns the border to reflect around an input, in its pixels and in the latent's cells, both whole."""
@@ -176,7 +247,7 @@ class Model:
         Raises: UserError if the model needs a condition, or has no U-Net.
         """
         options = self._options(steps, sampler, eta, 0.0)
-        return self._sample_many(self.generated_shape(), None, _whole(num, "num", 1), seed, options, progress)
+        return self._sample_many(self.generated_shape(), None, range(_whole(num, "num", 1)), seed, options, progress)
 
     def generated_shape(self) -> tuple[int, int, int]:
         """Returns the shape (h, w, c) of a generated latent. Raises: UserError if the model needs a condition."""
@@ -194,7 +265,7 @@ class Model:
 
     # helpers
 
-    def _render(self, z, size, box, dtype, finish: Callable) -> np.ndarray:
+    def _render(self, z, size, box, dtype, finish: Callable, place=None) -> np.ndarray:
         z = jnp.asarray(z, jnp.float32)
         if z.ndim != 4 or z.shape[-1] != self.config["first_stage"]["z_channels"]:
             raise UserError(f"Latents are [b, h, w, {self.config['first_stage']['z_channels']}], got {list(z.shape)}.")
@@ -206,7 +277,7 @@ class Model:
         grid = partial(self._grid, self._first_stage("liif"))
         for i in range(len(z)):
             features = self._features(self.params["first_stage"], z[i : i + 1] / self.scale_factor)
-            render_tiles(grid, features, size, box, out[i : i + 1], finish, self.tile)
+            render_tiles(grid, features, size, box, out[i : i + 1], finish, self.tile, place)
         return out
 
     def _image(self, x):
@@ -270,16 +341,16 @@ class Model:
             raise UserError(str(e)) from e
         return diffusion.q_sample(c, noise, np.full(len(noise), t), self.alpha_bar), options
 
-    def _sample_many(self, shape, c, count, seed, options, progress):
+    def _sample_many(self, shape, c, numbers, seed, options, progress, noise=None):
         """Samples one latent at a time, so that memory, and each answer, do not depend on their number."""
         latents = []
-        for i in range(count):
-            key = self._keys(seed, [i])
+        for done, number in enumerate(numbers, 1):
+            key = self._keys(seed, [number])
             draw = jax.vmap(jax.random.fold_in, (0, None))
-            z_T, begun = self._begin(self._noise(draw(key, 0), tuple(shape)), c, options)
+            z_T, begun = self._begin((noise or self._noise)(draw(key, 0), tuple(shape)), c, options)
             latents.append(jax.block_until_ready(self._sample_with(z_T, c, draw(key, 1), begun)))
             if progress:
-                progress(i + 1, count)
+                progress(done, len(numbers))
         return jnp.concatenate(latents)
 
 
@@ -312,10 +383,15 @@ def output_size(shape, scale, size) -> tuple[int, int]:
     return height, width
 
 
+def physical_memory() -> int:
+    """Returns the machine's memory in bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def check_memory(shape, dtype) -> None:
     """Raises UserError if an array of this shape is larger than the machine's memory."""
     needed = math.prod(shape) * np.dtype(dtype).itemsize
-    if needed > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
+    if needed > physical_memory():
         raise UserError(
             f"An output of {' x '.join(map(str, shape))} takes {needed / 2**30:.0f} GiB, "
             "more than this machine's memory; "

@@ -44,7 +44,14 @@ def check_box(box, size: tuple[int, int]) -> tuple[int, int, int, int]:
 
 
 def render_tiles(
-    grid: Callable, features: jax.Array, size, box, out: np.ndarray, finish: Callable, tile: int | None = None
+    grid: Callable,
+    features: jax.Array,
+    size,
+    box,
+    out: np.ndarray,
+    finish: Callable,
+    tile: int | None = None,
+    place: tuple[int, int, int, int] | None = None,
 ) -> None:
     """Renders a window into `out` tile by tile.
 
@@ -53,16 +60,23 @@ def render_tiles(
 
     Args: grid, jitted (features [b h w d], rows, cols) -> [b tile tile 3]; features, [b h w d]; size, (H, W) of the
       virtual image; box, (top, left, height, width); out, [b, height, width, 3], written; finish, float32 array ->
-      values of out's dtype; tile, the side, default by device.
+      values of out's dtype; tile, the side, default by device; place, (h, w, top, left) where `features` are a window,
+      at cells (top, left), of the h x w cells of the virtual image.
     """
     tile = tile or TILES.get(jax.default_backend(), 256)
     top, left, height, width = box
-    h, w = features.shape[1:3]
+    h, w, first_row, first_column = place or (*features.shape[1:3], 0, 0)
+
+    def locate(latent, size, start, first, cells):
+        found = models.axis(latent, size, start, tile)
+        return found._replace(index=np.clip(found.index - first, 0, cells - 1)) if place else found
+
     for y in range(top // tile * tile, top + height, tile):
-        rows = models.axis(h, size[0], y, tile)
+        rows = locate(h, size[0], y, first_row, features.shape[1])
         low_y, high_y = max(y, top), min(y + tile, top + height)
         for x in range(left // tile * tile, left + width, tile):
-            pixels = np.asarray(grid(features, rows, models.axis(w, size[1], x, tile)))
+            columns = locate(w, size[1], x, first_column, features.shape[2])
+            pixels = np.asarray(grid(features, rows, columns))
             low_x, high_x = max(x, left), min(x + tile, left + width)
             inside = pixels[:, low_y - y : high_y - y, low_x - x : high_x - x]
             out[:, low_y - top : high_y - top, low_x - left : high_x - left] = finish(inside)
