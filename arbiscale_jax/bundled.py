@@ -6,6 +6,7 @@ from arbiscale_jax.config import get_base_config
 from arbiscale_jax.quickstart import STAGES
 
 NAMES = ("photos", "emoji")
+DECODER = "decoder"  # emoji's stage between diffusion and align: D and f_theta go on, E and so the latents stay
 MACHINES = ("cpu", "gpu")
 
 
@@ -14,13 +15,15 @@ def get_bundled_config(name: str, stage: str, machine: str = "cpu") -> ml_collec
 
     Args: machine, cpu for the training that made the bundled weights, or gpu: the same networks on larger batches in
       bfloat16, the first stage with VGG16's LPIPS and a discriminator that joins after 6,000 steps (never run yet).
+      stage, one of STAGES, or emoji's decoder.
     Raises: ValueError for another name, stage or machine.
     """
-    if name not in NAMES or stage not in STAGES or machine not in MACHINES:
-        known = f"{NAMES}, their stages {STAGES}, trained on {MACHINES}"
+    stages = (*STAGES, DECODER) if name == "emoji" else STAGES
+    if name not in NAMES or stage not in stages or machine not in MACHINES:
+        known = f"{NAMES}, their stages {STAGES} and emoji's {DECODER}, trained on {MACHINES}"
         raise ValueError(f"The bundled models are {known}, got {name!r}, {stage!r}, {machine!r}.")
     config = get_base_config()
-    config.stage = stage
+    config.stage = "first_stage" if stage == DECODER else stage
     config.data.update(source="prepared", root=f"data/{name}")
     config.train.update(steps=1_000_000, batch_size=8, warmup_steps=100, ema_decay=0.999, schedule="cosine")
     config.train.update(val_every=500, checkpoint_every=250)
@@ -58,21 +61,28 @@ def _photos(config, stage: str) -> None:
 
 
 def _emoji(config, stage: str) -> None:
-    # E sees 64 pixels, a latent is 32 x 32; the render is compared with up to 128, the pictures' own size
+    # E sees 64 pixels, a latent is 16 x 16; the render is compared with up to 128, the pictures' own size
     config.model.first_stage.update(
-        z_channels=4, double_z=True, ch=24, ch_mult=(1, 2), num_res_blocks=1, mid_attention=False, num_groups=1
+        z_channels=6, double_z=True, ch=32, ch_mult=(1, 2, 3), num_res_blocks=1, mid_attention=False, num_groups=1
     )
-    config.model.liif.hidden = (64, 64, 64, 64)
+    config.model.liif.hidden = (96, 96, 96)
     config.model.unet.update(
-        model_channels=32, channel_mult=(1, 2, 4), num_res_blocks=1, attention_rates=(4,), num_groups=4
+        model_channels=40, channel_mult=(1, 2, 4), num_res_blocks=1, attention_rates=(2, 4), num_groups=4
     )
-    config.model.sampling.update(steps=50, size=64, cell_min=0.5, cell_max=4 / 3)
+    config.model.unet.update(num_heads=4, num_head_channels=0)
+    config.model.sampling.update(steps=50, eta=1.0, size=64, cell_min=0.25, cell_max=0.5)
+    config.model.sampling.border = 0  # every picture was seen whole, with the zeros that convolutions put around it
     config.loss.kl_weight = 1e-3
-    config.data.update(image_size=64, min_crop=0.5, target_min=48, target_max=128, target_patch=40)
-    config.train.learning_rate = {"first_stage": 1.5e-3, "diffusion": 1e-3, "align": 5e-5}[stage]
-    config.train.minutes = {"first_stage": 9.0, "diffusion": 17.0, "align": 3.0}[stage]
-    if stage != "first_stage":
-        config.data.center_crop = True  # the whole picture
+    config.data.update(image_size=64, center_crop=True)  # the whole picture
+    config.data.update(target_min=64, target_max=128, target_patch=48)
+    rates = {"first_stage": 1.5e-3, "diffusion": 1e-3, DECODER: 1e-3, "align": 5e-5}
+    minutes = {"first_stage": 17.0, "diffusion": 74.0, DECODER: 12.0, "align": 4.0}
+    config.train.update(learning_rate=rates[stage], minutes=minutes[stage])
+    if stage == DECODER:
+        config.init_from = "runs/emoji_first_stage"
+        config.loss.freeze_encoder = True
+    if stage == "align":
+        config.first_stage = f"runs/emoji_{DECODER}"
         config.loss.update(weight_cap=1.0, align_lpips_weight=0.1)
     if stage == "diffusion":
         config.data.update(latent_cache="runs/emoji_latents", latent_cache_views=2)
@@ -82,6 +92,6 @@ def _emoji(config, stage: str) -> None:
 def _gpu(config, stage: str) -> None:
     config.dtype = "bfloat16"
     config.train.batch_size *= 16
-    config.train.minutes = {"first_stage": 8.0, "diffusion": 9.0, "align": 6.0}[stage]
+    config.train.minutes = {"first_stage": 8.0, "diffusion": 9.0, DECODER: 2.0, "align": 6.0}[stage]
     config.data.workers = 12
     config.loss.update(lpips_net="vgg", disc_weight=0.5, disc_start=6000, disc_layers=2)

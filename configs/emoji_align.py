@@ -1,7 +1,7 @@
-"""Bundled model "emoji", stage 3 of 3: alignment at random times.
+"""Bundled model "emoji", stage 4 of 4: alignment at random times.
 
 Run: python run_train.py --config configs/emoji_align.py
-After configs/emoji_diffusion.py.
+After configs/emoji_diffusion.py and configs/emoji_decoder.py (runs/emoji_decoder).
 Needs data/emoji, a prepared set (README, "The bundled models").
 Expect: a few minutes on 2 CPU cores (--config.train.minutes; the model card has the figures); resumes where it stopped.
 On a GPU: the same with this file's name followed by :gpu.

@@ -1,4 +1,4 @@
-"""Bundled model "emoji", stage 2 of 3: unconditional diffusion on cached latents.
+"""Bundled model "emoji", stage 2 of 4: unconditional diffusion on cached latents.
 
 Run: python run_train.py --config configs/emoji_diffusion.py
 After configs/emoji_first_stage.py.

@@ -1,4 +1,4 @@
-"""Bundled model "emoji", stage 1 of 3: the auto-encoder, with L1, LPIPS and a KL term.
+"""Bundled model "emoji", stage 1 of 4: the auto-encoder, with L1, LPIPS and a KL term.
 
 Run: python run_train.py --config configs/emoji_first_stage.py
 Needs data/emoji, a prepared set (README, "The bundled models").
