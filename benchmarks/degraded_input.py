@@ -43,6 +43,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="folder of pictures")
     parser.add_argument("--models", nargs="+", default=["photos"])
+    parser.add_argument("--refine", type=int, nargs="+", default=[None], help="rounds of back-projection to compare")
+    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS), help="of input")
     parser.add_argument("--side", type=int, default=384, help="of the truth")
     parser.add_argument("--output", type=Path, default=Path("out/degraded_input"))
     args = parser.parse_args()
@@ -51,10 +53,13 @@ def main() -> None:
     truths = list(centre_crops(args.data, args.side).values())
     methods = {"bicubic": lambda lr: resized(lr, [SCALE * side for side in lr.shape[:2]])}
     for name in args.models:
-        methods[name] = lambda lr, model=aj.load(name): model.upscale(lr, scale=SCALE)
+        model = aj.load(name)
+        for refine in args.refine:
+            label = name if refine is None else f"{name}, refine {refine}"
+            methods[label] = lambda lr, model=model, refine=refine: model.upscale(lr, scale=SCALE, refine=refine)
 
     rows, sheet = [], []
-    for kind in KINDS:
+    for kind in args.kinds:
         inputs = [make_input(truth, kind, i) for i, truth in enumerate(truths)]
         outputs = {name: [method(lr) for lr in inputs] for name, method in methods.items()}
         measured = {
