@@ -28,7 +28,6 @@ def get_bundled_config(name: str, stage: str, machine: str = "cpu") -> ml_collec
     config.train.update(steps=1_000_000, batch_size=8, warmup_steps=100, ema_decay=0.999, schedule="cosine")
     config.train.update(val_every=500, checkpoint_every=250)
     config.loss.update(lpips_net="alex", lpips_weight=0.5, kl_weight=5e-4)
-    config.model.sampling.border = 4
     {"photos": _photos, "emoji": _emoji}[name](config, stage)
     if machine == "gpu":
         _gpu(config, stage)
@@ -44,7 +43,7 @@ def _photos(config, stage: str) -> None:
     with config.ignore_type():
         config.model.unet.num_res_blocks = (1, 2, 2, 1)
     config.model.condition.update(enabled=True, upsampling=4.0)
-    config.model.sampling.update(steps=4, start=0.3, refine=1)
+    config.model.sampling.update(steps=4, start=0.3, refine=1, border=4)
     config.model.sampling.update(cell_min=1.0, cell_max=1.0)  # as at x4, where refining fits the colours
     config.data.update(image_size=64, min_crop=0.5, transpose=True, recolor=0.5)
     config.data.update(target_min=48, target_max=128, target_patch=40)
@@ -70,8 +69,8 @@ def _emoji(config, stage: str) -> None:
         model_channels=40, channel_mult=(1, 2, 4), num_res_blocks=1, attention_rates=(2, 4), num_groups=4
     )
     config.model.unet.update(num_heads=4, num_head_channels=0)
+    # no border: every picture was seen whole, with the zeros that convolutions put around it
     config.model.sampling.update(steps=50, eta=1.0, size=64, cell_min=0.25, cell_max=0.5)
-    config.model.sampling.border = 0  # every picture was seen whole, with the zeros that convolutions put around it
     config.loss.kl_weight = 1e-3
     config.data.update(image_size=64, center_crop=True)  # the whole picture
     config.data.update(target_min=64, target_max=128, target_patch=48)

@@ -7,7 +7,6 @@ bicubic and its standard error; writes sheet.png: input, bicubic, the models and
 """
 
 import argparse
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -18,7 +17,7 @@ from PIL import Image
 import arbiscale_jax as aj
 from arbiscale_jax.cli import program
 from arbiscale_jax.config import get_base_config
-from arbiscale_jax.data.degradations import degrade
+from arbiscale_jax.data.degradations import make_shrink
 
 SCALE = 4
 OFF = {"blur_prob": 0.0, "noise_prob": 0.0, "jpeg_prob": 0.0}
@@ -33,10 +32,10 @@ SHOWN = 3  # pictures of each kind on the sheet
 
 
 def make_input(truth: np.ndarray, kind: str, seed: int) -> np.ndarray:
-    fields = {k: tuple(v) if isinstance(v, (tuple, list)) else v for k, v in get_base_config().data.real.items()}
-    side = truth.shape[0] // SCALE
-    shrink = partial(degrade, lr_size=side, scales=(SCALE, SCALE), **(fields | KINDS[kind]))
-    return np.asarray(shrink(Image.fromarray(truth), np.random.default_rng(seed)))
+    config = get_base_config().data
+    config.update(image_size=truth.shape[0], lr_size=truth.shape[0] // SCALE, degradation="real")
+    config.real.update(KINDS[kind])
+    return np.asarray(make_shrink(config)(Image.fromarray(truth), np.random.default_rng(seed)))
 
 
 def main() -> None:

@@ -179,7 +179,7 @@ def test_windows_that_agree_make_the_whole(size, shape):
             assert max(centres) < (128 - windows.DEAD if start + 128 < length else 128)
         return truth[box[0] : box[0] + box[2], box[1] : box[1] + box[3]]
 
-    parts = list(windows.upscale(shape, size, 128, show, lambda x: x, np.float32))
+    parts = list(windows.upscale(shape, size, 128, show, lambda x: x))
     assert [first for first, _ in parts] == list(np.cumsum([0] + [len(rows) for _, rows in parts])[:-1])
     np.testing.assert_allclose(np.concatenate([rows for _, rows in parts]), truth, atol=1e-5)
     assert len(set(seen)) == len(seen) and (size[0] < 30 or len(seen) > 1)

@@ -15,7 +15,7 @@ from arbiscale_jax.errors import UserError
 from arbiscale_jax.images import readable_extensions
 
 HELD_OUT = 0.05  # of the images, at least one, are the validation split where nothing else says which
-METADATA, SUMMARY = "dataset_info.json", "prepare.json"  # in a prepared set; the latter in those made here
+METADATA = "dataset_info.json"  # in a prepared set
 
 logger = logging.getLogger(__name__)
 _reported = set()  # what this process has logged, so that it is logged once
@@ -113,7 +113,7 @@ def read_split(path: str | Path, names: Sequence[str]) -> list[str]:
         why = e.strerror if isinstance(e, OSError) else "it is no text"
         raise UserError(f"The split file {path} cannot be read ({why}); give a text file with a name a line.") from e
     listed = [line.removeprefix("./") for line in lines if line and not line.startswith("#")]
-    by_path, by_file = _aliases(names, _same), _aliases(names, _file)
+    by_path, by_file = _aliases(names, str), _aliases(names, _file)
     chosen, missing = set(), []
     for line in listed:
         parts = line.split("/")
@@ -135,10 +135,6 @@ def read_split(path: str | Path, names: Sequence[str]) -> list[str]:
     if missing:
         report(f"{len(missing)} of the {len(listed)} images in {path} are not there, the first is {missing[0]}.")
     return sorted(chosen)
-
-
-def _same(name: str) -> str:
-    return name
 
 
 def _file(name: str) -> str:

@@ -21,7 +21,7 @@ from arbiscale_jax.whole_files import write_text
 
 from . import folders
 from .processes import end_with_parent
-from .records import FEATURES, FORMAT, SHARD_NAME, is_prepared, read_info, shard_name
+from .records import FEATURES, FORMAT, SHARD_NAME, SUMMARY, is_prepared, read_if_any, read_info, shard_name
 from .shards import FITS, FORMATS, Job, Settings, marker, write_shard
 
 PER_SHARD = 1000  # images, at most
@@ -103,7 +103,7 @@ def _finished(output: Path, split: str, plan: dict) -> dict | None:
         return None
     if split not in [one["name"] for one in read_info(output)["splits"]]:
         return None
-    summary = _read(output / folders.SUMMARY).get(split, {})
+    summary = read_if_any(output / SUMMARY).get(split, {})
     if summary.get("plan") != plan:
         raise UserError(
             f"{output} already holds a split {split} of other images or settings; choose another --output or --split."
@@ -118,12 +118,12 @@ def _start(output: Path, split: str, plan: dict) -> Path:
     """Returns the directory of unfinished shards, new or as an interrupted run left it."""
     if output.is_dir() and any(output.iterdir()) and not (is_prepared(output) or (output / WORK).is_dir()):
         raise UserError(f"--output={output} holds something other than a prepared set; choose a new folder.")
-    for other in _read(output / folders.SUMMARY).values():
+    for other in read_if_any(output / SUMMARY).values():
         if other["plan"]["image_format"] != plan["image_format"]:
             raise UserError(f"{output} has splits in {other['plan']['image_format']}; give the same --format.")
     work = output / WORK / split
     work.mkdir(parents=True, exist_ok=True)
-    if (before := _read(work / "plan.json")) and before != plan:
+    if (before := read_if_any(work / "plan.json")) and before != plan:
         field = next(key for key in plan if before.get(key) != plan[key])
         raise UserError(
             f"{output} holds an unfinished split {split} with another {field}; finish it as it was begun, or delete "
@@ -131,13 +131,6 @@ def _start(output: Path, split: str, plan: dict) -> Path:
         )
     write_text(work / "plan.json", json.dumps(plan))
     return work
-
-
-def _read(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
 
 
 def _run(jobs: list[Job], processes: int) -> Iterator[Job]:
@@ -165,7 +158,7 @@ def _run(jobs: list[Job], processes: int) -> Iterator[Job]:
 
 def _finish(output: Path, split: str, plan: dict, paths: list[Path]) -> dict:
     """Names the shards finally and writes the metadata, dataset_info.json last; may be repeated."""
-    shards = [(path, _read(marker(path))) for path in paths]
+    shards = [(path, read_if_any(marker(path))) for path in paths]
     broken = [pair for _, done in shards for pair in done["broken"]]
     shards = [(path, done) for path, done in shards if done["records"]]
     if not shards:
@@ -183,7 +176,7 @@ def _finish(output: Path, split: str, plan: dict, paths: list[Path]) -> dict:
         images=plan["images"], records=sum(lengths), bytes=sum(num_bytes), shards=len(shards), broken=broken, plan=plan
     )
     write_text(output / f"broken_{split}.txt", "".join(f"{name}\t{' '.join(why.split())}\n" for name, why in broken))
-    write_text(output / folders.SUMMARY, json.dumps(_read(output / folders.SUMMARY) | {split: summary}, indent=1))
+    write_text(output / SUMMARY, json.dumps(read_if_any(output / SUMMARY) | {split: summary}, indent=1))
     write_text(output / FEATURES, json.dumps(_features(plan["image_format"]), indent=1))
     entry = {
         "name": split,

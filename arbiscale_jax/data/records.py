@@ -18,9 +18,10 @@ from arbiscale_jax.errors import UserError
 from arbiscale_jax.images import decode_image
 
 from . import tf_example
-from .folders import METADATA, SUMMARY
+from .folders import METADATA
 
 FEATURES, FORMAT = "features.json", "array_record"
+SUMMARY = "prepare.json"  # in sets that data.prepare made
 SHARD_NAME = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"  # TFDS's template
 VAL_SPLITS = ("validation", "val", "test")  # the first that a set has is its validation split
 HELD_OUT_EVERY = 20  # without such a split, every 20th record of train is held out
@@ -158,6 +159,14 @@ def shard_name(template: str, dataset: str, split: str, number: int, total: int,
     return template.format(**fields)
 
 
+def read_if_any(path: Path) -> dict:
+    """Reads a JSON file, {} where there is none that can be read."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+
+
 def _read_json(path: Path) -> dict:
     try:
         return json.loads(path.read_text())
@@ -210,8 +219,8 @@ def _pick_split(splits, split: str, where: Path) -> tuple[str, bool]:
 def _is_tiled(root: Path, split: str) -> bool:
     """Whether the records are tiles, which overlap, of images one after the other."""
     try:
-        return json.loads((root / SUMMARY).read_text())[split]["plan"]["fit"] == "tiles"
-    except (OSError, ValueError, KeyError, TypeError):
+        return read_if_any(root / SUMMARY)[split]["plan"]["fit"] == "tiles"
+    except (KeyError, TypeError):
         return False  # made by others
 
 

@@ -149,16 +149,15 @@ class Model:
             return
         side = windows.window_side(self.config)
         num = math.prod(len(windows.starts(length, side)) for length in image.shape[:2])
+        samples, done = _whole(samples, "samples", 1), count(1)
+
+        def tell():
+            if progress:
+                progress(next(done), samples * num)
+
         for i in range(samples):
-            show, out = self._window(image, size, side, i, **sampling), np.empty((*size, 3), image.dtype)
-
-            def counted(*window, show=show, done=count(i * num + 1)):
-                pixels = show(*window)
-                if progress:
-                    progress(next(done), samples * num)
-                return pixels
-
-            for first, rows in windows.upscale(image.shape, size, side, counted, finish, image.dtype):
+            show, out = self._window(image, size, side, i, tell, **sampling), np.empty((*size, 3), image.dtype)
+            for first, rows in windows.upscale(image.shape, size, side, show, finish):
                 out[first : first + len(rows)] = rows
             yield out
 
@@ -200,9 +199,11 @@ class Model:
             z = jnp.concatenate([one + c - self._seen_again(one, lr.shape) for one in jnp.split(z, len(z))])
         return models.cut_border(z, cells)
 
-    def _window(self, image, size, side, number, *, seed=0, refine=None, **options) -> Callable:
-        """Returns `windows.upscale`'s show: the answer of this number, of one window of the image."""
-        options = self._options(*(options.get(name) for name in ("steps", "sampler", "eta", "start")))
+    def _window(
+        self, image, size, side, number, tell, *, seed=0, steps=None, sampler=None, eta=None, start=None, refine=None
+    ) -> Callable:
+        """Returns `windows.upscale`'s show: the answer of this number, of one window of the image; then `tell`s."""
+        options = self._options(steps, sampler, eta, start)
         ratio = round(self.config["condition"]["upsampling"] / self.factor)  # cells a pixel
         border = self._margin()[1]
 
@@ -214,7 +215,9 @@ class Model:
             part = image[top : top + side, left : left + side]
             z = self._latents(part, [number], seed, options, refine, noise=noise)
             place = (image.shape[0] * ratio, image.shape[1] * ratio, top * ratio, left * ratio)
-            return self._render(z, size, box, np.float32, lambda x: x, place)[0]
+            pixels = self._render(z, size, box, np.float32, lambda x: x, place)[0]
+            tell()
+            return pixels
 
         return show
 

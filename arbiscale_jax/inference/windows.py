@@ -12,6 +12,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from arbiscale_jax import models
+
 BUDGET = 4 * 2**30  # bytes of activations that a window may take, roughly
 LEAST, STEP = 128, 32  # sides of windows are multiples of STEP, in input pixels
 OVERLAP, DEAD = 64, 16  # input pixels: two windows share OVERLAP, and neither is looked at within DEAD of its own edge
@@ -20,9 +22,11 @@ BLOCK = 64  # side of the blocks in which noise is drawn, in latent cells
 
 def bytes_per_pixel(model: Mapping) -> int:
     """Returns about what an input pixel takes in activations, from the widths in a `model` configuration."""
-    upsampling, levels = model["condition"]["upsampling"], len(model["first_stage"]["ch_mult"])
+    upsampling = model["condition"]["upsampling"]
     of_encoder = 4 * 4 * model["first_stage"]["ch"] * upsampling**2  # four float32 arrays of its widest level
-    of_unet = 8 * 4 * model["unet"]["model_channels"] * (upsampling / 2 ** (levels - 1)) ** 2  # it keeps skips
+    of_unet = (
+        8 * 4 * model["unet"]["model_channels"] * (upsampling / models.spatial_factor(model)) ** 2
+    )  # it keeps skips
     return round(max(of_encoder, of_unet))
 
 
@@ -31,7 +35,7 @@ def window_side(model: Mapping) -> int | None:
 
     None: a pixel is no whole number of latent cells, so that windows would not fit together.
     """
-    if model["condition"]["upsampling"] % 2 ** (len(model["first_stage"]["ch_mult"]) - 1):
+    if model["condition"]["upsampling"] % models.spatial_factor(model):
         return None
     return max(LEAST, int(math.sqrt(BUDGET / bytes_per_pixel(model))) // STEP * STEP)
 
@@ -83,13 +87,13 @@ def noise_window(normal: Callable, key, box: Sequence[int], channels: int):
 
 
 def upscale(
-    shape: Sequence[int], size: Sequence[int], side: int, show: Callable, finish: Callable, dtype
+    shape: Sequence[int], size: Sequence[int], side: int, show: Callable, finish: Callable
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Joins windows, band by band.
 
     Args: shape, (h, w) of the input; size, (H, W) of the output; side, of a window; show, (top, left, box) -> float32
       [n, m, 3], the output's pixels in box (top, left, n, m) as the window at (top, left) of the input shows them;
-      finish, float32 array -> values of `dtype`.
+      finish, float32 array -> the output's values.
     Yields: (first row, rows [n, W, 3]) from the top down; together they are the output.
     """
     pending, weight, begin = None, None, 0
@@ -110,9 +114,9 @@ def upscale(
         down = rows.weight.copy()
         if pending is not None:
             done = rows.first - begin
-            yield begin, finish(pending[:done] / weight[:done, None, None]).astype(dtype)
+            yield begin, finish(pending[:done] / weight[:done, None, None])
             shared = len(pending) - done
             band[:shared] += pending[done:]
             down[:shared] += weight[done:]
         pending, weight, begin = band, down, rows.first
-    yield begin, finish(pending / weight[:, None, None]).astype(dtype)
+    yield begin, finish(pending / weight[:, None, None])
