@@ -75,7 +75,7 @@ def _emoji(config, stage: str) -> None:
     config.data.update(image_size=64, center_crop=True)  # the whole picture
     config.data.update(target_min=64, target_max=128, target_patch=48)
     rates = {"first_stage": 1.5e-3, "diffusion": 1e-3, DECODER: 1e-3, "align": 5e-5}
-    minutes = {"first_stage": 17.0, "diffusion": 74.0, DECODER: 12.0, "align": 4.0}
+    minutes = {"first_stage": 17.0, "diffusion": 116.0, DECODER: 12.0, "align": 4.0}
     config.train.update(learning_rate=rates[stage], minutes=minutes[stage])
     if stage == DECODER:
         config.init_from = "runs/emoji_first_stage"
@@ -84,6 +84,7 @@ def _emoji(config, stage: str) -> None:
         config.first_stage = f"runs/emoji_{DECODER}"
         config.loss.update(weight_cap=1.0, align_lpips_weight=0.1)
     if stage == "diffusion":
+        config.loss.min_snr_gamma = 5.0
         config.data.update(latent_cache="runs/emoji_latents", latent_cache_views=2)
         config.train.batch_size = 32
 

@@ -111,7 +111,7 @@ def get_base_config() -> ml_collections.ConfigDict:
                 tfds_dir="",  # of source=tfds: where TFDS keeps its sets; "": $TFDS_DATA_DIR or ~/tensorflow_datasets
                 image_feature="",  # of prepared and TFDS sets; "": image, hr or the only one
             ),
-            loss=dict(  # of the first stage and of the alignment
+            loss=dict(  # of all stages
                 kl_weight=1e-6,  # first stage, double_z only
                 freeze_encoder=False,  # first stage: train D and f_theta on a given E
                 lpips_weight=0.0,  # first stage: LPIPS on the rendered window; 0: none
@@ -130,6 +130,7 @@ def get_base_config() -> ml_collections.ConfigDict:
                 align_t0=0,  # reverse_ddim: the path begins below this time; 0: T, the whole schedule
                 align_lpips_weight=0.0,  # align: LPIPS on the render, beside the squared error of Eq. 7; 0: none
                 render_size="target",  # align renders: target (a window at a random size), image or latent (whole)
+                min_snr_gamma=0.0,  # diffusion: L_dm times min(SNR, gamma) / SNR (Hang et al. 2023); 0: none
                 weight_cap=0.0,  # of alpha_bar / (1 - alpha_bar) in Eq. 7, in mode sampling of L_dm too; 0: none
             ),
             train=dict(  # the loop

@@ -91,6 +91,14 @@ def test_the_weight_of_equation_7_can_be_capped():
     np.testing.assert_allclose(diffusion.snr_weight(t, ALPHA_BAR, cap=5.0), np.minimum(exact, 5), rtol=1e-5)
 
 
+def test_min_snr_weights_take_from_small_noise_alone():
+    t = jnp.array([0, 200, 999])
+    snr = ALPHA_BAR[np.array(t)] / (1 - ALPHA_BAR[np.array(t)])
+    weight = diffusion.min_snr_weight(t, ALPHA_BAR, 5.0)
+    np.testing.assert_allclose(weight, np.minimum(snr, 5) / snr, rtol=1e-5)
+    assert weight[0] < 0.01 and weight[-1] == 1
+
+
 @pytest.mark.parametrize("t, s", [(999, 500), (500, 1), (1, 0)])
 def test_a_ddim_step_with_the_true_noise_stays_on_its_trajectory(t, s):
     z_0, eps = jax.random.normal(jax.random.key(0), (2, 2, 4, 6, 3))

@@ -159,10 +159,18 @@ def test_the_loss_takes_either_kind_of_batch(store, weights, monkeypatch):
     monkeypatch.setattr(latent, "build_nets", lambda config: nets)
     examples, _ = data.views(config.data, config.seed, 2)
     reader, key = latent_store.Reader(folder), jax.random.key(3)
-    batches = ({k: np.stack([source[i][k] for i in range(4)]) for k in source[0]} for source in (examples, reader))
+    batch, kept_batch = ({k: np.stack([x[i][k] for i in range(4)]) for k in x[0]} for x in (examples, reader))
     loss_fn = jax.jit(diffusion.make_stage(config).loss_fn)
-    fresh, kept = (loss_fn({"unet": {}}, weights, batch, key)[0] for batch in batches)
+    fresh, kept = (loss_fn({"unet": {}}, weights, x, key)[0] for x in (batch, kept_batch))
     np.testing.assert_allclose(fresh, kept, rtol=1e-5)
+    values = {}
+    for gamma in (1e9, 0.1):
+        weighted = config.copy_and_resolve_references().unlock()
+        weighted.loss.min_snr_gamma = gamma
+        values[gamma], metrics = jax.jit(diffusion.make_stage(weighted).loss_fn)({"unet": {}}, weights, batch, key)
+        np.testing.assert_allclose(metrics["dm"], fresh, rtol=1e-5)  # the metric is L_dm whatever the weights
+    np.testing.assert_allclose(values[1e9], fresh, rtol=1e-5)
+    assert 0 < values[0.1] < 0.9 * fresh
 
 
 def test_cached_batches_are_shuffled_rounds_of_the_examples(store, weights):

@@ -1,6 +1,6 @@
 """Diffusion as pure functions: schedule, samplers, losses. Knows no network."""
 
-from .losses import eps_loss, recon_loss, snr_weight
+from .losses import eps_loss, min_snr_weight, recon_loss, snr_weight
 from .samplers import (
     SAMPLERS,
     ddim_inversion,
@@ -25,6 +25,7 @@ __all__ = [
     "eps_loss",
     "first_time",
     "make_alpha_bar",
+    "min_snr_weight",
     "predict_z_0",
     "q_sample",
     "recon_loss",

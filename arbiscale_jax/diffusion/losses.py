@@ -24,6 +24,11 @@ def snr_weight(t, alpha_bar, cap: float | None = None):
     return jnp.minimum(weight, cap) if cap else weight
 
 
+def min_snr_weight(t, alpha_bar, gamma: float):
+    """Hang et al. 2023, for eps: min(SNR, gamma) / SNR, SNR = alpha_bar / (1 - alpha_bar) at t [b] -> [b] in (0, 1]."""
+    return jnp.minimum(1.0, gamma / snr_weight(t, alpha_bar))
+
+
 def recon_loss(x_hat, x, t, alpha_bar, cap: float | None = None):
     """L_recon of Eq. 7: weight times the mean squared error of the render, each example with its own t.
 

@@ -3,15 +3,25 @@
 from arbiscale_jax import diffusion
 
 from . import latent
-from .stage import Stage
+from .stage import Stage, check_least
 
 
 def make_stage(config) -> Stage:
-    """Builds stage 2: L_dm of Eq. 4."""
+    """Builds stage 2: L_dm of Eq. 4, under the weight of Hang et al. 2023 where loss.min_snr_gamma is set.
+
+    That weight takes from the small noise, whose many easy times would lead the gradients, what the large noise needs:
+    it is there that a picture is laid out. The metric dm is L_dm itself.
+    Raises: UserError for a negative gamma.
+    """
+    check_least(config, {"loss.min_snr_gamma": 0})
+    gamma = config.loss.min_snr_gamma
     nets = latent.build_nets(config)
 
     def losses_at(params, frozen, batch, key, t, *, train):
         out = latent.predict(nets, params, frozen, batch, key, t, train=train)
-        return {"loss": diffusion.eps_loss(out.eps_hat, out.eps)}
+        dm = diffusion.eps_loss(out.eps_hat, out.eps)
+        if not gamma:
+            return {"loss": dm}
+        return {"loss": diffusion.min_snr_weight(t, nets.alpha_bar, gamma) * dm, "dm": dm}
 
     return latent.make_stage(nets, losses_at)
