@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from multiprocessing import shared_memory
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -150,6 +151,20 @@ def test_an_older_checkpoint_that_was_half_deleted_does_no_harm(tmp_path):
 
 
 # --- loader processes ---
+
+
+def test_what_loaders_leave_in_shared_memory_is_removed_without_a_word():
+    code = """
+from multiprocessing import shared_memory
+from arbiscale_jax.data import processes
+processes.start_quiet_tracker()
+print(shared_memory.SharedMemory(create=True, size=8).name)
+"""
+    command, variables = [sys.executable, "-c", code], os.environ | {"PYTHONPATH": str(ROOT)}
+    out = subprocess.run(command, env=variables, capture_output=True, text=True)
+    assert (out.returncode, out.stderr) == (0, "")
+    with pytest.raises(FileNotFoundError):
+        shared_memory.SharedMemory(out.stdout.strip())
 
 
 def _parent(queue):

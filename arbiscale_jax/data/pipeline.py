@@ -12,7 +12,7 @@ from absl import flags
 from arbiscale_jax.errors import UserError
 
 from .degradations import make_shrink
-from .processes import follow_parent
+from .processes import follow_parent, start_quiet_tracker
 from .sources import SOURCES, Source, make_source
 from .transforms import example, val_example
 
@@ -113,6 +113,7 @@ def _start(batches: grain.MapDataset, workers: int) -> Iterator[dict[str, np.nda
     batches = batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=_BUFFER))
     if workers:
         options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=2)
+        start_quiet_tracker()
         batches = batches.mp_prefetch(options, worker_init_fn=follow_parent)
     return iter(batches)
 

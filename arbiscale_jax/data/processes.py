@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import threading
+from multiprocessing import resource_tracker
 
 GRACE = 30.0  # seconds that a loader goes on after SIGTERM
 
@@ -29,6 +30,23 @@ def follow_parent(index: int, count: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: _exit_later(GRACE))
     end_with_parent()
+
+
+def start_quiet_tracker() -> None:
+    """Starts the resource tracker, so that it says nothing of the batches that lie ready in shared memory at the end.
+
+    It removes them, as ever; its warning of leaked objects would make the end of every run look like a fault.
+    """
+    before = os.environ.get("PYTHONWARNINGS")
+    quiet = "ignore::UserWarning:multiprocessing.resource_tracker"
+    os.environ["PYTHONWARNINGS"] = f"{before},{quiet}" if before else quiet
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONWARNINGS"]
+        else:
+            os.environ["PYTHONWARNINGS"] = before
 
 
 def _exit_later(seconds: float) -> None:
