@@ -14,7 +14,8 @@ def get_bundled_config(name: str, stage: str, machine: str = "cpu") -> ml_collec
     """Returns the configuration of a stage of photos (in-the-wild SR) or emoji (generation).
 
     Args: machine, cpu for the training that made the bundled weights, or gpu: the same networks on larger batches in
-      bfloat16, the first stage with VGG16's LPIPS and a discriminator that joins after 6,000 steps (run for a few steps alone, on a CPU).
+      bfloat16, the first stage with VGG16's LPIPS and a discriminator that joins after 6,000 steps (tried only
+      for a few steps on a CPU).
       stage, one of STAGES, or emoji's decoder.
     Raises: ValueError for another name, stage or machine.
     """
