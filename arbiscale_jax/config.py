@@ -115,7 +115,7 @@ def get_base_config() -> ml_collections.ConfigDict:
                 kl_weight=1e-6,  # first stage, double_z only
                 freeze_encoder=False,  # first stage: train D and f_theta on a given E
                 lpips_weight=0.0,  # first stage: LPIPS on the rendered window; 0: none
-                lpips_net="vgg",  # alex or vgg, for the first stage and align
+                lpips_net="vgg",  # alex, vgg or alex+vgg (their mean), for the first stage and align
                 disc_weight=0.0,  # first stage: the adversarial loss of a patch discriminator; 0: no discriminator
                 disc_start=0,  # steps before the discriminator joins
                 disc_layers=3,  # its convolutions of stride 2

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from arbiscale_jax import perceptual
+from arbiscale_jax.config import get_base_config
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.perceptual import load_lpips, lpips
+from arbiscale_jax.training import stage
 
 
 def pictures(height, width, b=2):
@@ -52,6 +54,21 @@ def test_lpips_is_a_distance_with_a_gradient_everywhere(weights):
     step = 1e-2 * direction / slope
     change = np.asarray(distance(y + step, x) - distance(y - step, x)).sum() / 2e-2
     np.testing.assert_allclose(change, slope, rtol=0.02)
+
+
+def test_two_networks_of_the_loss_are_averaged(weights):
+    config = get_base_config()
+    config.loss.update(lpips_net="alex+vgg", lpips_weight=1.0)
+    nets = stage.load_perceptual(config, "loss.lpips_weight", 32)
+    x, y = pictures(32, 32)
+    found = jax.jit(partial(stage.perceptual_loss, dtype=jnp.float32))(nets, x, y)
+    alex, vgg = (jax.jit(lpips)(weights[net], x, y) for net in ("alex", "vgg"))
+    np.testing.assert_allclose(found, (alex + vgg) / 2, rtol=1e-5)
+    with pytest.raises(UserError, match="lpips_net=alex needs rendered windows of at least 31 pixels a side, got 24"):
+        stage.load_perceptual(config, "loss.lpips_weight", 24)
+    config.loss.lpips_net = "alex+squeeze"
+    with pytest.raises(UserError, match="one of alex, vgg, got 'squeeze'"):
+        stage.load_perceptual(config, "loss.lpips_weight", 32)
 
 
 def test_bfloat16_features_change_the_distance_by_rounding(weights):

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 
 from arbiscale_jax import diffusion, models
 from arbiscale_jax.errors import UserError
-from arbiscale_jax.perceptual import lpips
 
 from . import latent
 from . import stage as s
@@ -54,7 +53,7 @@ def make_stage(config) -> s.Stage:
         out["recon"] = diffusion.recon_loss(x_hat, x, t, nets.alpha_bar, loss.weight_cap)
         total = loss.lambda_dm * out["dm"] + loss.lambda_recon * out["recon"]
         if perceptual:
-            out["lpips"] = lpips(frozen["lpips"], x_hat, x, s.compute_dtype(config))
+            out["lpips"] = s.perceptual_loss(frozen["lpips"], x_hat, x, s.compute_dtype(config))
             weight = diffusion.snr_weight(t, nets.alpha_bar, loss.weight_cap)
             total += loss.lambda_recon * loss.align_lpips_weight * weight * out["lpips"]
         return {"loss": total, **out}

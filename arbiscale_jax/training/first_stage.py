@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 
 from arbiscale_jax import models
-from arbiscale_jax.perceptual import lpips
 
 from . import stage as s
 from .adversary import Rendering, make_adversary
@@ -37,7 +36,7 @@ def make_stage(config) -> s.Stage:
     def rec_terms(frozen, x_hat, x):
         terms = {"l1": jnp.mean(jnp.abs(x_hat - x))}
         if loss.lpips_weight:
-            terms["lpips"] = jnp.mean(lpips(frozen["lpips"], x_hat, x, dtype))
+            terms["lpips"] = jnp.mean(s.perceptual_loss(frozen["lpips"], x_hat, x, dtype))
         return terms
 
     def rec_loss(terms):

@@ -13,7 +13,7 @@ import optax
 
 from arbiscale_jax import models
 from arbiscale_jax.errors import UserError
-from arbiscale_jax.perceptual import MIN_SIDE, Lpips, load_lpips
+from arbiscale_jax.perceptual import MIN_SIDE, Lpips, load_lpips, lpips
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -43,7 +43,7 @@ class Stage(NamedTuple):
     loss_fn: Callable  # (params, frozen, batch, key) -> (loss [], metrics {name: []})
     eval_fn: Callable  # (params, frozen, batch, key) -> (metrics with loss, panels [b k H W 3])
     scale_factor: Callable | None = None  # (frozen, batch, key) -> [], for a fresh run that was given none
-    lpips: Lpips | None = None  # weights that the loop hands the losses as frozen["lpips"]; no run saves them
+    lpips: tuple[Lpips, ...] = ()  # weights that the loop hands the losses as frozen["lpips"]; no run saves them
     adversary: Adversary | None = None
     path: Path | None = None  # replaces loss_fn in training
 
@@ -70,22 +70,28 @@ def check_least(config, least: dict[str, float]) -> None:
             raise UserError(f"{name} must be at least {value}, got {config[section][field]}.")
 
 
-def load_perceptual(config, weight: str, side: int) -> Lpips | None:
-    """Loads LPIPS for images of `side` pixels, None where the field `weight` is 0.
+def load_perceptual(config, weight: str, side: int) -> tuple[Lpips, ...]:
+    """Loads the networks that loss.lpips_net names (alex, vgg, alex+vgg), none where the field `weight` is 0.
 
+    Args: side, of the images in pixels.
     Raises: UserError if the weight is negative, the images are too small, or the package is missing.
     """
     check_least(config, {weight: 0})
     if not config["loss"][weight.split(".")[1]]:
-        return None
-    weights = load_lpips(config.loss.lpips_net)
-    least = MIN_SIDE[weights.net]
-    if side < least:
-        raise UserError(
-            f"loss.lpips_net={weights.net} needs rendered windows of at least {least} pixels a side, got {side}; raise "
-            f"data.target_patch{', or use vgg, which takes smaller ones' if weights.net == 'alex' else ''}."
-        )
-    return weights
+        return ()
+    loaded = tuple(load_lpips(net) for net in config.loss.lpips_net.split("+"))
+    for net in (weights.net for weights in loaded):
+        if side < MIN_SIDE[net]:
+            raise UserError(
+                f"loss.lpips_net={net} needs rendered windows of at least {MIN_SIDE[net]} pixels a side, got {side}; "
+                f"raise data.target_patch{', or use vgg, which takes smaller ones' if net == 'alex' else ''}."
+            )
+    return loaded
+
+
+def perceptual_loss(nets: tuple[Lpips, ...], x_hat, x, dtype):
+    """Computes the mean of LPIPS over the networks, [b]."""
+    return sum(lpips(net, x_hat, x, dtype) for net in nets) / len(nets)
 
 
 def init_first_stage(net, key, batch):
