@@ -6,7 +6,7 @@ from arbiscale_jax.config import get_base_config
 from arbiscale_jax.quickstart import STAGES
 
 NAMES = ("photos", "emoji")
-DECODER = "decoder"  # emoji's stage between diffusion and align: D and f_theta go on, E and so the latents stay
+DECODER = "decoder"  # the stage between diffusion and align: D and f_theta go on, E and so the latents stay
 MACHINES = ("cpu", "gpu")
 
 
@@ -16,12 +16,12 @@ def get_bundled_config(name: str, stage: str, machine: str = "cpu") -> ml_collec
     Args: machine, cpu for the training that made the bundled weights, or gpu: the same networks on larger batches in
       bfloat16, the first stage with VGG16's LPIPS and a discriminator that joins after 6,000 steps (tried only
       for a few steps on a CPU).
-      stage, one of STAGES, or emoji's decoder.
+      stage, one of STAGES, or decoder.
     Raises: ValueError for another name, stage or machine.
     """
-    stages = (*STAGES, DECODER) if name == "emoji" else STAGES
+    stages = (*STAGES, DECODER)
     if name not in NAMES or stage not in stages or machine not in MACHINES:
-        known = f"{NAMES}, their stages {STAGES} and emoji's {DECODER}, trained on {MACHINES}"
+        known = f"{NAMES}, their stages {stages}, trained on {MACHINES}"
         raise ValueError(f"The bundled models are {known}, got {name!r}, {stage!r}, {machine!r}.")
     config = get_base_config()
     config.stage = "first_stage" if stage == DECODER else stage
@@ -29,6 +29,11 @@ def get_bundled_config(name: str, stage: str, machine: str = "cpu") -> ml_collec
     config.train.update(steps=1_000_000, batch_size=8, warmup_steps=100, ema_decay=0.999, schedule="cosine")
     config.train.update(val_every=500, checkpoint_every=250)
     config.loss.update(lpips_net="alex", lpips_weight=0.5, kl_weight=5e-4)
+    if stage == DECODER:
+        config.init_from = f"runs/{name}_first_stage"
+        config.loss.freeze_encoder = True
+    if stage == "align":
+        config.first_stage = f"runs/{name}_{DECODER}"
     {"photos": _photos, "emoji": _emoji}[name](config, stage)
     if machine == "gpu":
         _gpu(config, stage)
@@ -48,16 +53,22 @@ def _photos(config, stage: str) -> None:
     config.model.sampling.update(cell_min=1.0, cell_max=1.0)  # as at x4, where refining fits the colours
     config.data.update(image_size=64, min_crop=0.5, transpose=True, recolor=0.5)
     config.data.update(target_min=48, target_max=128, target_patch=40)
-    config.train.learning_rate = {"first_stage": 1.5e-3, "diffusion": 1e-3, "align": 3e-4}[stage]
-    config.train.minutes = {"first_stage": 14.0, "diffusion": 7.0, "align": 22.0}[stage]
-    if stage != "first_stage":
+    rates = {"first_stage": 1.5e-3, "diffusion": 1e-3, DECODER: 6e-4, "align": 4e-4}
+    minutes = {"first_stage": 14.0, "diffusion": 7.0, DECODER: 9.0, "align": 88.0}
+    config.train.update(learning_rate=rates[stage], minutes=minutes[stage])
+    if stage == DECODER:  # up to 12 pixels a latent's cell: at the first stage's 4, larger renders show the cells
+        config.data.update(target_min=96, target_max=384, target_patch=48)
+        config.loss.lpips_net = "vgg"
+        config.train.update(warmup_steps=30, ema_decay=0.99)
+    if stage in ("diffusion", "align"):
         config.data.update(image_size=96, lr_size=24, degradation="real", lr_scale_min=3.0, lr_scale_max=5.0)
         config.data.update(target_min=72, target_max=192, target_patch=64)
         config.data.real.prob = 0.3
         config.train.batch_size = 4
     if stage == "align":
         config.loss.update(align_mode="sampling", align_steps=config.model.sampling.steps, weight_cap=1.0)
-        config.loss.update(lambda_dm=0.05, align_lpips_weight=0.5)
+        config.loss.update(lambda_dm=0.05, align_lpips_weight=0.6, lpips_net="alex+vgg")
+        config.data.update(target_min=96, target_max=224)
 
 
 def _emoji(config, stage: str) -> None:
@@ -78,11 +89,7 @@ def _emoji(config, stage: str) -> None:
     rates = {"first_stage": 1.5e-3, "diffusion": 1e-3, DECODER: 1e-3, "align": 5e-5}
     minutes = {"first_stage": 17.0, "diffusion": 116.0, DECODER: 12.0, "align": 4.0}
     config.train.update(learning_rate=rates[stage], minutes=minutes[stage])
-    if stage == DECODER:
-        config.init_from = "runs/emoji_first_stage"
-        config.loss.freeze_encoder = True
     if stage == "align":
-        config.first_stage = f"runs/emoji_{DECODER}"
         config.loss.update(weight_cap=1.0, align_lpips_weight=0.1)
     if stage == "diffusion":
         config.loss.min_snr_gamma = 5.0
@@ -95,4 +102,6 @@ def _gpu(config, stage: str) -> None:
     config.train.batch_size *= 16
     config.train.minutes = {"first_stage": 8.0, "diffusion": 9.0, DECODER: 2.0, "align": 6.0}[stage]
     config.data.workers = 12
-    config.loss.update(lpips_net="vgg", disc_weight=0.5, disc_start=6000, disc_layers=2)
+    if config.loss.lpips_net == "alex":
+        config.loss.lpips_net = "vgg"
+    config.loss.update(disc_weight=0.5, disc_start=6000, disc_layers=2)

@@ -1,9 +1,9 @@
-"""Bundled model "photos", stage 3 of 3: alignment along the path that sampling takes.
+"""Bundled model "photos", stage 4 of 4: alignment along the path that sampling takes.
 
 Run: python run_train.py --config configs/photos_align.py
-After configs/photos_diffusion.py.
+After configs/photos_diffusion.py and configs/photos_decoder.py (runs/photos_decoder).
 Needs data/photos, a prepared set (README, "The bundled models").
-Expect: a few minutes on 2 CPU cores (--config.train.minutes; the model card has the figures); resumes where it stopped.
+Expect: an hour and a half on 2 CPU cores (--config.train.minutes; figures in the model card); resumes where it stopped.
 On a GPU: the same with this file's name followed by :gpu.
 """
 

@@ -1,4 +1,4 @@
-"""Bundled model "photos", stage 2 of 3: SR diffusion on bicubic and on degraded input.
+"""Bundled model "photos", stage 2 of 4: SR diffusion on bicubic and on degraded input.
 
 Run: python run_train.py --config configs/photos_diffusion.py
 After configs/photos_first_stage.py.

@@ -1,4 +1,4 @@
-"""Bundled model "photos", stage 1 of 3: the auto-encoder, with L1, LPIPS and a KL term.
+"""Bundled model "photos", stage 1 of 4: the auto-encoder, with L1, LPIPS and a KL term.
 
 Run: python run_train.py --config configs/photos_first_stage.py
 Needs data/photos, a prepared set (README, "The bundled models").

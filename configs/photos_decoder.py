@@ -1,0 +1,14 @@
+"""Bundled model "photos", stage 3 of 4: D and f_theta go on, E is frozen, so the diffusion model's latents stay valid.
+
+Run: python run_train.py --config configs/photos_decoder.py
+After configs/photos_first_stage.py (runs/photos_first_stage).
+Needs data/photos, a prepared set (README, "The bundled models").
+Expect: a few minutes on 2 CPU cores (--config.train.minutes; the model card has the figures); resumes where it stopped.
+On a GPU: the same with this file's name followed by :gpu.
+"""
+
+from arbiscale_jax.bundled import get_bundled_config
+
+
+def get_config(machine="cpu"):
+    return get_bundled_config("photos", "decoder", machine)
