@@ -62,13 +62,13 @@ def _photos(config, stage: str) -> None:
         config.train.update(warmup_steps=30, ema_decay=0.99)
     if stage in ("diffusion", "align"):
         config.data.update(image_size=96, lr_size=24, degradation="real", lr_scale_min=3.0, lr_scale_max=5.0)
-        config.data.update(target_min=72, target_max=192, target_patch=64)
+        least, most = {"diffusion": (72, 192), "align": (96, 224)}[stage]
+        config.data.update(target_min=least, target_max=most, target_patch=64)
         config.data.real.prob = 0.3
         config.train.batch_size = 4
     if stage == "align":
         config.loss.update(align_mode="sampling", align_steps=config.model.sampling.steps, weight_cap=1.0)
         config.loss.update(lambda_dm=0.05, align_lpips_weight=0.6, lpips_net="alex+vgg")
-        config.data.update(target_min=96, target_max=224)
 
 
 def _emoji(config, stage: str) -> None:
@@ -102,6 +102,6 @@ def _gpu(config, stage: str) -> None:
     config.train.batch_size *= 16
     config.train.minutes = {"first_stage": 8.0, "diffusion": 9.0, DECODER: 2.0, "align": 6.0}[stage]
     config.data.workers = 12
-    if config.loss.lpips_net == "alex":
+    if config.loss.lpips_net == "alex":  # the CPU's choice for its speed
         config.loss.lpips_net = "vgg"
     config.loss.update(disc_weight=0.5, disc_start=6000, disc_layers=2)
