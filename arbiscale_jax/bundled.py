@@ -14,8 +14,7 @@ def get_bundled_config(name: str, stage: str, machine: str = "cpu") -> ml_collec
     """Returns the configuration of a stage of photos (in-the-wild SR) or emoji (generation).
 
     Args: machine, cpu for the training that made the bundled weights, or gpu: the same networks on larger batches in
-      bfloat16, the first stage with VGG16's LPIPS and a discriminator that joins after 6,000 steps (tried only
-      for a few steps on a CPU).
+      bfloat16.
       stage, one of STAGES, or decoder.
     Raises: ValueError for another name, stage or machine.
     """
@@ -36,7 +35,7 @@ def get_bundled_config(name: str, stage: str, machine: str = "cpu") -> ml_collec
         config.first_stage = f"runs/{name}_{DECODER}"
     {"photos": _photos, "emoji": _emoji}[name](config, stage)
     if machine == "gpu":
-        _gpu(config, stage)
+        _gpu(config, name, stage)
     return config.lock()
 
 
@@ -97,11 +96,22 @@ def _emoji(config, stage: str) -> None:
         config.train.batch_size = 32
 
 
-def _gpu(config, stage: str) -> None:
+def _gpu(config, name: str, stage: str) -> None:
     config.dtype = "bfloat16"
-    config.train.batch_size *= 16
-    config.train.minutes = {"first_stage": 8.0, "diffusion": 9.0, DECODER: 2.0, "align": 6.0}[stage]
-    config.data.workers = 12
-    if config.loss.lpips_net == "alex":  # the CPU's choice for its speed
-        config.loss.lpips_net = "vgg"
-    config.loss.update(disc_weight=0.5, disc_start=6000, disc_layers=2)
+    config.data.update(workers=12, cache_gib=16.0)  # every tile stays decoded in every process
+    config.loss.lpips_net = "alex+vgg"
+    config.train.update(log_every=100, val_every=0, checkpoint_every=2000)
+    minutes = {"first_stage": 2.5, "diffusion": 0.8, DECODER: 1.0, "align": 3.5}
+    if name == "photos":
+        config.data.image_size = 128
+        config.train.update(batch_size=32, learning_rate=6e-4 if stage == "align" else 1e-3)
+        if stage in ("first_stage", DECODER):  # 1.5 to 10 pixels a cell of the latent
+            config.data.update(target_min=96, target_max=640, target_patch=64)
+        else:
+            config.data.update(lr_size=32, target_min=96, target_max=320, target_patch=80)
+    else:
+        minutes = {"first_stage": 1.3, "diffusion": 3.0, DECODER: 0.5, "align": 0.4}
+        config.train.batch_size = 256 if stage == "diffusion" else 64
+    config.train.minutes = minutes[stage]
+    if stage == "align":
+        config.first_stage = f"runs/{name}_first_stage"  # trained on large renders already

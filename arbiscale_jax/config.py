@@ -84,6 +84,7 @@ def get_base_config() -> ml_collections.ConfigDict:
                 val_root="",  # of val_source=folder
                 val_num=8,  # fixed validation crops
                 workers=0,  # loader processes; 0: a thread
+                cache_gib=1.0,  # memory for decoded images, of all loader processes together
                 degradation="bicubic",  # how the LR is made: bicubic (antialiased) or real (with blur, noise, JPEG)
                 lr_scale_min=0.0,  # the crop is shrunk by s ~ U[lr_scale_min, lr_scale_max], then brought to lr_size
                 lr_scale_max=0.0,  # largest s; both 0: s = image_size / lr_size
@@ -117,7 +118,7 @@ def get_base_config() -> ml_collections.ConfigDict:
                 lpips_weight=0.0,  # first stage: LPIPS on the rendered window; 0: none
                 lpips_net="vgg",  # alex, vgg or alex+vgg (their mean), for the first stage and align
                 disc_weight=0.0,  # first stage: the adversarial loss of a patch discriminator; 0: no discriminator
-                disc_start=0,  # steps before the discriminator joins
+                disc_start=0,  # steps before a discriminator joins
                 disc_layers=3,  # its convolutions of stride 2
                 disc_ch=64,  # its channels after the first
                 disc_learning_rate=1e-4,  # of its own Adam
@@ -129,6 +130,7 @@ def get_base_config() -> ml_collections.ConfigDict:
                 align_steps=20,  # reverse_ddim, sampling: points on the path
                 align_t0=0,  # reverse_ddim: the path begins below this time; 0: T, the whole schedule
                 align_lpips_weight=0.0,  # align: LPIPS on the render, beside the squared error of Eq. 7; 0: none
+                align_disc_weight=0.0,  # reverse_ddim, sampling: the discriminator's loss on the render; 0: none
                 render_size="target",  # align renders: target (a window at a random size), image or latent (whole)
                 min_snr_gamma=0.0,  # diffusion: L_dm times min(SNR, gamma) / SNR (Hang et al. 2023); 0: none
                 weight_cap=0.0,  # of alpha_bar / (1 - alpha_bar) in Eq. 7, in mode sampling of L_dm too; 0: none

@@ -352,6 +352,48 @@ def test_the_path_of_sampling_is_the_one_that_sampling_takes(begin):
     np.testing.assert_allclose(metrics["loss"], np.mean(losses), rtol=0.2)  # the weights change along the path
 
 
+def test_a_discriminator_on_the_path_equals_its_definition(tiny_lpips):
+    fields = {"loss.align_disc_weight": 0.7, "loss.align_lpips_weight": 0.1, "model.sampling.start": 0.3}
+    config = wide("align", **SAMPLING, **fields)
+    net, params, frozen, batch = build(config, 2)
+    nets, key, judge = latent.build_nets(config), jax.random.fold_in(KEY, 0), models.PatchDiscriminator(4, 2)
+    disc, point = net.adversary.init(KEY)["params"], jax.jit(net.path.begin)(params, frozen, batch, key)
+    t, c = diffusion.ddim_trajectory(3, ALPHA_BAR, 0.3).t[1], point["c"]
+    snr, x = min(ALPHA_BAR[t] / (1 - ALPHA_BAR[t]), 2.0), batch["target"]
+
+    def x_hat(params):
+        eps_hat = nets.unet.apply({"params": params["unet"]}, point["z_t"], jnp.full(2, t), c)
+        z_0_hat = diffusion.predict_z_0(point["z_t"], eps_hat, jnp.full(2, t), ALPHA_BAR) / frozen["scale_factor"]
+        return stage.render_window(nets.first_stage, frozen["first_stage"], z_0_hat, batch)
+
+    def rec(x_hat):
+        lpips = perceptual.lpips(tiny_lpips, x_hat, x)
+        return snr * jnp.mean(jnp.mean((x_hat - x) ** 2, axis=(1, 2, 3)) + 0.1 * lpips)
+
+    def g(x_hat):
+        return -snr * jnp.mean(judge.apply({"params": disc}, x_hat))
+
+    def d(disc, x_hat):
+        real, fake = (judge.apply({"params": disc}, image) for image in (x, x_hat))
+        return adversary.discriminator_loss(real, fake)
+
+    @jax.jit
+    def by_definition(params):
+        render = x_hat(params)
+        weight = jnp.linalg.norm(jax.grad(rec)(render)) / (jnp.linalg.norm(jax.grad(g)(render)) + 1e-4)
+        plain = jax.value_and_grad(lambda p: net.path.loss_fn(p, frozen, batch, key, point, 1)[0])(params)
+        adv = jax.value_and_grad(lambda p: 0.7 * weight * g(x_hat(p)))(params)
+        return weight, jax.tree.map(jnp.add, plain, adv), jax.value_and_grad(d)(disc, render)
+
+    weight, (loss, to_params), (d_loss, to_disc) = by_definition(params)
+    step = jax.jit(jax.value_and_grad(net.path.loss_fn, argnums=(0, 6), has_aux=True))
+    (total, (metrics, _)), grads = step(params, frozen, batch, key, point, 1, disc)
+    found = [metrics["adaptive_weight"], metrics["loss"], metrics["d"], total]
+    np.testing.assert_allclose(found, [weight, loss, d_loss, loss + d_loss], rtol=1e-4)
+    for found, expected in zip(grads, (to_params, to_disc)):
+        assert optax.tree.norm(optax.tree.sub(found, expected)) < 0.02 * optax.tree.norm(expected)
+
+
 def test_reverse_ddim_trains_and_resumes_bit_by_bit(tmp_path):
     _, params, frozen, _ = build(tiny("align"))
     (tmp_path / "start").mkdir()
@@ -419,6 +461,7 @@ def test_the_alignment_loss_at_every_render_size(size, perceptual_weight, tiny_l
         ("align", REVERSE | {"loss.align_steps": 601}, r"align_steps lies in \[1, 600\]"),
         ("align", SAMPLING | {"model.sampling.start": 0.3, "loss.align_steps": 301}, r"align_steps lies in \[1, 300\]"),
         ("align", SAMPLING | {"model.condition.enabled": False}, "align_mode=sampling needs super-resolution"),
+        ("align", {"loss.align_disc_weight": 0.1, "loss.disc_layers": 1}, "align_disc_weight needs a path"),
     ],
 )
 def test_recipes_that_cannot_be_are_refused(name, fields, message, tiny_lpips):

@@ -16,7 +16,6 @@ from .processes import follow_parent, start_quiet_tracker
 from .sources import SOURCES, Source, make_source
 from .transforms import example, val_example
 
-_CACHE_BYTES = 2**30  # decoded images in memory, of all loader processes together
 _BUFFER = 4  # batches ready ahead of the training
 _SHUFFLED = 2048  # records shuffled at once, at least: grain spends 30 ms / n on a record where there are only n
 _VAL_FIELDS = ("image_size", "lr_size", "target_max", "target_patch", "center_crop")
@@ -151,7 +150,7 @@ def _train_source(config: Mapping[str, Any]) -> Source:
     own = config["source"] != "embedded" and config["val_source"]  # nothing has to be held out of it
     if own and (config["val_source"], config["val_root"]) == (config["source"], config["root"]):
         logger.warning("data.val_root is data.root: validation uses images that are trained on.")
-    cache_bytes = _CACHE_BYTES // max(1, config["workers"])
+    cache_bytes = int(config["cache_gib"] * 2**30) // max(1, config["workers"])
     options = {field: config[field] for field in _SOURCE_FIELDS}
     if own:
         options["val_split_file"] = ""  # it is of val_root
@@ -174,7 +173,7 @@ def _check(config: Mapping[str, Any]) -> None:
     for field in ("source", "val_source"):
         if config[field] not in SOURCES and (field, config[field]) != ("val_source", ""):
             raise UserError(f"Unknown data.{field}={config[field]}; known are {', '.join(SOURCES)}.")
-    for field, least in dict(image_size=1, lr_size=0, target_patch=1, val_num=1, workers=0).items():
+    for field, least in dict(image_size=1, lr_size=0, target_patch=1, val_num=1, workers=0, cache_gib=0).items():
         if config[field] < least:
             raise UserError(f"data.{field} must be at least {least}, got {config[field]}.")
     if lr > size:

@@ -1,4 +1,4 @@
-"""The discriminator's part in the first stage: both players' losses and the weight that balances them.
+"""The discriminator's part in the first stage and in alignment: both players' losses and the weight that balances them.
 
 The recipe of the LDM auto-encoders (Esser et al. 2021, Eq. 7; Rombach et al. 2022, appendix G). Their two optimizers
 take turns on a batch; here both updates come from one gradient at the weights before the step.
@@ -53,22 +53,22 @@ def adaptive_weight(out: Rendering, adv_loss: Callable, most: float):
     return jnp.clip(rec / (adv + DELTA), 0, most)
 
 
-def make_adversary(config, forward: Callable) -> s.Adversary | None:
-    """Builds the adversary, None where loss.disc_weight is 0.
+def _make_critic(config, weight: str, side: int) -> tuple | None:
+    """Builds the discriminator, its initialization and its optimizer, None where the field `weight` is 0.
 
-    Args: forward, (params, frozen, batch, key) -> Rendering.
-    Raises: UserError for fields out of range, or a window smaller than the discriminator's patches allow.
+    Args: side, of the renders in pixels.
+    Raises: UserError for fields out of range, or renders smaller than the discriminator's patches allow.
     """
     loss = config.loss
-    s.check_least(config, {"loss.disc_weight": 0, "loss.disc_start": 0, "loss.disc_layers": 1, "loss.disc_ch": 1})
+    s.check_least(config, {weight: 0, "loss.disc_start": 0, "loss.disc_layers": 1, "loss.disc_ch": 1})
     s.check_least(config, {"loss.disc_learning_rate": 0, "loss.adaptive_weight_max": 0})
-    if not loss.disc_weight:
+    if not loss[weight.split(".")[1]]:
         return None
     least = models.least_side(loss.disc_layers)
-    if config.data.target_patch < least:
+    if side < least:
         raise UserError(
             f"loss.disc_layers={loss.disc_layers} needs data.target_patch of at least {least}, got "
-            f"{config.data.target_patch}; lower the one or raise the other."
+            f"{side}; lower the one or raise the other."
         )
     net = models.PatchDiscriminator(loss.disc_ch, loss.disc_layers, s.compute_dtype(config))
     tx = optax.adam(loss.disc_learning_rate, b1=0.5, b2=0.9)  # the betas of the LDM recipe
@@ -76,6 +76,20 @@ def make_adversary(config, forward: Callable) -> s.Adversary | None:
     def init(key):
         params = net.init(key, jnp.zeros((1, least, least, 3)))["params"]
         return {"params": params, "opt_state": tx.init(params)}
+
+    return net, init, tx
+
+
+def make_adversary(config, forward: Callable) -> s.Adversary | None:
+    """Builds the first stage's adversary, None where loss.disc_weight is 0.
+
+    Args: forward, (params, frozen, batch, key) -> Rendering.
+    Raises: UserError for fields out of range, or a window smaller than the discriminator's patches allow.
+    """
+    loss, made = config.loss, _make_critic(config, "loss.disc_weight", config.data.target_patch)
+    if made is None:
+        return None
+    net, init, tx = made
 
     def loss_fn(params, disc, frozen, batch, key):
         out = forward(params, frozen, batch, key)
@@ -91,5 +105,36 @@ def make_adversary(config, forward: Callable) -> s.Adversary | None:
         d = discriminator_loss(real, fake)
         metrics = {**out.metrics, "loss": total, "g": g, "d": d, "adaptive_weight": weight}
         return total + d, {**metrics, "logits_real": jnp.mean(real), "logits_fake": jnp.mean(fake)}
+
+    return s.Adversary(init, loss_fn, tx, loss.disc_start)
+
+
+def make_path_adversary(config, side: int) -> s.Adversary | None:
+    """Builds alignment's adversary, None where loss.align_disc_weight is 0.
+
+    f_theta is frozen there, so the balance is that of the gradients at the render itself. Every example counts as the
+    reconstruction of Eq. 7 does at its time. Its loss_fn is for `Path.loss_fn` to call:
+    (disc, x_hat [b p p 3], x, rec_loss: x_hat -> [], weight [b]) -> (both players' part of the loss [], metrics).
+    Args: side, of the renders in pixels.
+    Raises: UserError like `make_adversary`.
+    """
+    loss, made = config.loss, _make_critic(config, "loss.align_disc_weight", side)
+    if made is None:
+        return None
+    net, init, tx = made
+
+    def loss_fn(disc, x_hat, x, rec_loss, weight):
+        def adv_loss(x_hat):
+            logits = net.apply({"params": jax.lax.stop_gradient(disc)}, x_hat)
+            return -jnp.mean(weight * jnp.mean(logits, axis=(1, 2)))
+
+        g, ratio, fixed = adv_loss(x_hat), jnp.float32(1), jax.lax.stop_gradient(x_hat)
+        if loss.adaptive_weight:
+            rec, adv = (jnp.linalg.norm(jax.grad(part)(fixed)) for part in (rec_loss, adv_loss))
+            ratio = jax.lax.stop_gradient(jnp.clip(rec / (adv + DELTA), 0, loss.adaptive_weight_max))
+        real, fake = jnp.split(net.apply({"params": disc}, jnp.concatenate([x, fixed])), 2)
+        d, share = discriminator_loss(real, fake), loss.align_disc_weight * ratio * g
+        metrics = {"g": g, "d": d, "adaptive_weight": ratio}
+        return share + d, {**metrics, "logits_real": jnp.mean(real), "logits_fake": jnp.mean(fake)}
 
     return s.Adversary(init, loss_fn, tx, loss.disc_start)

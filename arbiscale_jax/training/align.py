@@ -14,6 +14,7 @@ from arbiscale_jax.errors import UserError
 
 from . import latent
 from . import stage as s
+from .adversary import make_path_adversary
 
 MODES = ("random_t", "reverse_ddim", "sampling")
 RENDER_SIZES = ("target", "image", "latent")
@@ -33,6 +34,9 @@ def make_stage(config) -> s.Stage:
     size = {"target": config.data.target_patch, "image": nets.image_size}
     side = size.get(loss.render_size, nets.image_size // models.spatial_factor(config.model))
     perceptual = s.load_perceptual(config, "loss.align_lpips_weight", side)
+    adversary = make_path_adversary(config, side)
+    if adversary and loss.align_mode == "random_t":
+        raise UserError("loss.align_disc_weight needs a path; set loss.align_mode to sampling or reverse_ddim.")
 
     def render_and_truth(frozen, z, batch):
         """Renders unscaled z as loss.render_size says -> the render and the image at its size, both [b p p 3]."""
@@ -43,20 +47,32 @@ def make_stage(config) -> s.Stage:
         x = batch["image"]
         return x_hat, x if x.shape == x_hat.shape else jax.image.resize(x, x_hat.shape, "cubic")  # antialiased
 
-    def terms(frozen, batch, z_0_hat, eps_hat, eps, t):
-        """Eq. 9 and its parts, one value an example."""
+    def recon_terms(frozen, x_hat, x, t):
+        """The second half of Eq. 9, LPIPS included, and its parts, one value an example."""
+        out = {"recon": diffusion.recon_loss(x_hat, x, t, nets.alpha_bar, loss.weight_cap)}
+        total = loss.lambda_recon * out["recon"]
+        if perceptual:
+            out["lpips"] = s.perceptual_loss(frozen["lpips"], x_hat, x, s.compute_dtype(config))
+            weight = diffusion.snr_weight(t, nets.alpha_bar, loss.weight_cap)
+            total += loss.lambda_recon * loss.align_lpips_weight * weight * out["lpips"]
+        return total, out
+
+    def terms(frozen, batch, z_0_hat, eps_hat, eps, t, disc=None):
+        """Eq. 9 and its parts, one value an example; with a discriminator's weights the loss has both players' part."""
         x_hat, x = render_and_truth(frozen, z_0_hat / frozen["scale_factor"], batch)
         out = {"dm": diffusion.eps_loss(eps_hat, eps)}
         if loss.align_mode == "sampling":  # there the error of z_0 stays as t falls: by Eq. 8 the cap is L_dm's as well
             whole, capped = (diffusion.snr_weight(t, nets.alpha_bar, cap) for cap in (None, loss.weight_cap))
             out["dm"] *= capped / whole
-        out["recon"] = diffusion.recon_loss(x_hat, x, t, nets.alpha_bar, loss.weight_cap)
-        total = loss.lambda_dm * out["dm"] + loss.lambda_recon * out["recon"]
-        if perceptual:
-            out["lpips"] = s.perceptual_loss(frozen["lpips"], x_hat, x, s.compute_dtype(config))
+        recon, parts = recon_terms(frozen, x_hat, x, t)
+        total = loss.lambda_dm * out["dm"] + recon
+        if disc is not None:
             weight = diffusion.snr_weight(t, nets.alpha_bar, loss.weight_cap)
-            total += loss.lambda_recon * loss.align_lpips_weight * weight * out["lpips"]
-        return {"loss": total, **out}
+            both, judged = adversary.loss_fn(
+                disc, x_hat, x, lambda x_hat: jnp.mean(recon_terms(frozen, x_hat, x, t)[0]), weight
+            )
+            total, parts = total + both, {**parts, **judged}
+        return {"loss": total, **out, **parts}
 
     def losses_at(params, frozen, batch, key, t, *, train):
         out = latent.predict(nets, params, frozen, batch, key, t, train=train)
@@ -65,7 +81,7 @@ def make_stage(config) -> s.Stage:
 
     stage = latent.make_stage(nets, losses_at)._replace(lpips=perceptual)
     make_path = {"reverse_ddim": _reverse_path, "sampling": _sampling_path}.get(loss.align_mode)
-    return stage._replace(path=make_path(config, nets, terms)) if make_path else stage
+    return stage._replace(path=make_path(config, nets, terms), adversary=adversary) if make_path else stage
 
 
 def _reverse_path(config, nets, terms) -> s.Path:
@@ -120,7 +136,7 @@ def _sampling_path(config, nets, terms) -> s.Path:
 def _make_path_loss(nets, levels, terms):
     """Returns Path.loss_fn: Eq. 9 at point i of `levels`, and the DDIM step to the next, detached."""
 
-    def loss_fn(params, frozen, batch, key, point, i):
+    def loss_fn(params, frozen, batch, key, point, i, disc=None):
         z_0, z_t = point["z_0"], point["z_t"]
         t = jnp.full(len(z_t), jnp.asarray(levels.t, jnp.int32)[i])
         a_t, a_s = jnp.asarray(levels.alpha_bar, jnp.float32)[i + jnp.arange(2)]
@@ -128,8 +144,11 @@ def _make_path_loss(nets, levels, terms):
         eps_hat = nets.unet.apply({"params": params["unet"]}, z_t, t, point["c"], drop_keys)
         z_0_hat = diffusion.predict_z_0(z_t, eps_hat, t, nets.alpha_bar)
         eps = (z_t - jnp.sqrt(a_t) * z_0) / jnp.sqrt(1 - a_t)
-        metrics = jax.tree.map(jnp.mean, terms(frozen, batch, z_0_hat, eps_hat, eps, t))
+        metrics = jax.tree.map(jnp.mean, terms(frozen, batch, z_0_hat, eps_hat, eps, t, disc))
+        total = metrics.pop("loss")
+        if disc is not None:
+            metrics["loss"] = total - metrics["d"]  # reported: the U-Net's
         z_s = jax.lax.stop_gradient(diffusion.ddim_step(z_t, eps_hat, a_t, a_s))
-        return metrics.pop("loss"), (metrics, {**point, "z_t": z_s})
+        return total, (metrics, {**point, "z_t": z_s})
 
     return loss_fn

@@ -193,7 +193,7 @@ def _run(
     first_step, adversary_from = step, stage.adversary.start if stage.adversary else math.inf
     key, sharding = stream(config.seed, "train"), (jax.tree.map(lambda x: x.sharding, state), replicated(mesh))
     make_step = partial(make_train_step, stage.loss_fn, tx, key, cfg.ema_decay, sharding, accumulate=cfg.accumulate)
-    plain_step, adversarial_step = make_step(path=stage.path), make_step(adversary=stage.adversary)
+    plain_step, adversarial_step = make_step(path=stage.path), make_step(adversary=stage.adversary, path=stage.path)
     if stage.lpips:
         frozen = {**frozen, "lpips": replicate(stage.lpips, mesh)}
     step_fn = adversarial_step if step >= adversary_from else plain_step

@@ -22,7 +22,8 @@ class Adversary(NamedTuple):
     """A discriminator that is trained in the same step as the stage's networks."""
 
     init: Callable  # (key) -> {"params": random weights, "opt_state": ...}
-    loss_fn: Callable  # (params, disc, frozen, batch, key) -> (sum of both players' losses [], metrics with loss)
+    loss_fn: Callable  # (params, disc, frozen, batch, key) -> (sum of both players' losses [], metrics with loss);
+    # with a Path, what its loss_fn calls
     tx: optax.GradientTransformation  # of the discriminator
     start: int  # steps of the loop before it joins; until then Stage.loss_fn
 
@@ -32,7 +33,7 @@ class Path(NamedTuple):
 
     updates: int
     begin: Callable  # (params, frozen, batch, key) -> its first point: arrays with a leading batch axis
-    loss_fn: Callable  # (params, frozen, batch, key, point, i) -> (loss [], (metrics, next point))
+    loss_fn: Callable  # (params, frozen, batch, key, point, i, disc=None) -> (loss [], (metrics, next point))
 
 
 class Stage(NamedTuple):

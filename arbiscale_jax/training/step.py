@@ -34,8 +34,8 @@ def make_train_step(
 
     Args: loss_fn, (params, frozen, batch, key) -> (loss [], dict of metrics []); root_key, folded with the step;
       ema_decay, 0 for no EMA; sharding, of (state, metrics), or one for all; accumulate, micro-batches, one after
-      another, whose gradients are averaged; adversary, whose loss replaces loss_fn and whose discriminator is updated
-      from the same gradient; path, whose updates replace the one of loss_fn.
+      another, whose gradients are averaged; adversary, whose loss replaces loss_fn (a path's joins it) and whose
+      discriminator is updated from the same gradient; path, whose updates replace the one of loss_fn.
     Returns: (state, frozen, batch, share=0) -> (state, metrics with loss and grad_norm); the state is donated; share,
       of the training that is done, sets the learning rate (optimizer.LearningRate). Under a mesh the loss is the mean
       over the global batch, so any number of devices computes the same. batch["index"], each example's place in it, is
@@ -46,7 +46,7 @@ def make_train_step(
     def objective(weights, frozen, data, key, i):
         batch, here = data
         if path:
-            return path.loss_fn(weights["params"], frozen, batch, key, here, i)
+            return path.loss_fn(weights["params"], frozen, batch, key, here, i, weights.get("disc"))
         if adversary:
             loss, metrics = adversary.loss_fn(weights["params"], weights["disc"], frozen, batch, key)
         else:
@@ -79,7 +79,7 @@ def make_train_step(
                 return (state, here), metrics
 
             start = (state, path.begin(state.params, frozen, batch, key))
-            unroll = updates if updates <= UNROLLED else 1
+            unroll = updates if updates <= UNROLLED and jax.default_backend() == "cpu" else 1
             (state, _), metrics = jax.lax.scan(along, start, jnp.arange(updates), unroll=unroll)
             metrics = jax.tree.map(jnp.mean, metrics)
         else:
