@@ -101,7 +101,7 @@ def _gpu(config, name: str, stage: str) -> None:
     config.data.update(workers=12, cache_gib=16.0)  # every tile stays decoded in every process
     config.loss.lpips_net = "alex+vgg"
     config.train.update(log_every=100, val_every=0, checkpoint_every=2000)
-    minutes = {"first_stage": 2.5, "diffusion": 0.8, DECODER: 1.0, "align": 3.5}
+    minutes = {"first_stage": 3.0, "diffusion": 2.0, DECODER: 2.0, "align": 5.0}  # a minute and a half of each compiles
     if name == "photos":
         config.data.image_size = 128
         config.train.update(batch_size=32, learning_rate=6e-4 if stage == "align" else 1e-3)
@@ -110,7 +110,7 @@ def _gpu(config, name: str, stage: str) -> None:
         else:
             config.data.update(lr_size=32, target_min=96, target_max=320, target_patch=80)
     else:
-        minutes = {"first_stage": 1.3, "diffusion": 3.0, DECODER: 0.5, "align": 0.4}
+        minutes = {"first_stage": 5.0, "diffusion": 5.0, DECODER: 3.0, "align": 2.0}
         config.train.batch_size = 256 if stage == "diffusion" else 64
     config.train.minutes = minutes[stage]
     if stage == "align":
