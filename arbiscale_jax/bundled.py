@@ -105,13 +105,14 @@ def _gpu(config, name: str, stage: str) -> None:
     if name == "photos":
         config.data.image_size = 128
         config.train.update(batch_size=32, learning_rate=6e-4 if stage == "align" else 1e-3)
-        if stage in ("first_stage", DECODER):  # 1.5 to 10 pixels a cell of the latent
+        if stage == "first_stage":  # 1.5 to 10 pixels a cell of the latent
             config.data.update(target_min=96, target_max=640, target_patch=64)
+        elif stage == DECODER:  # from 1 on: what x2 asks for
+            config.data.update(target_min=64, target_max=448, target_patch=64)
+            config.loss.update(lpips_net="vgg", lpips_weight=0.15)
         else:
             config.data.update(lr_size=32, target_min=96, target_max=320, target_patch=80)
     else:
         minutes = {"first_stage": 5.0, "diffusion": 5.0, DECODER: 3.0, "align": 2.0}
         config.train.batch_size = 256 if stage == "diffusion" else 64
     config.train.minutes = minutes[stage]
-    if stage == "align":
-        config.first_stage = f"runs/{name}_first_stage"  # trained on large renders already

@@ -137,7 +137,7 @@ def get_base_config() -> ml_collections.ConfigDict:
             ),
             train=dict(  # the loop
                 steps=100_000,  # updates in all
-                minutes=0.0,  # stop after this many minutes of training in all; 0: never
+                minutes=0.0,  # stop after this many minutes in all, compilation included; 0: never
                 batch_size=8,  # global
                 accumulate=1,  # micro-batches that a batch is divided into, their gradients averaged
                 fsdp=1,  # devices over which weights, EMA and optimizer state are divided too; 1: each holds all
