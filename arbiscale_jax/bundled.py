@@ -13,9 +13,8 @@ MACHINES = ("cpu", "gpu")
 def get_bundled_config(name: str, stage: str, machine: str = "cpu") -> ml_collections.ConfigDict:
     """Returns the configuration of a stage of photos (in-the-wild SR) or emoji (generation).
 
-    Args: machine, cpu for the training that made the bundled weights, or gpu: the same networks on larger batches in
-      bfloat16.
-      stage, one of STAGES, or decoder.
+    Args: stage, one of STAGES, or decoder; machine, cpu for two cores and an hour or two, or gpu: the same networks on
+      larger batches in bfloat16, for minutes. The bundled weights come from both (their model cards say how).
     Raises: ValueError for another name, stage or machine.
     """
     stages = (*STAGES, DECODER)

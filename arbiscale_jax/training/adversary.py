@@ -50,7 +50,31 @@ def adaptive_weight(out: Rendering, adv_loss: Callable, most: float):
     x_hat, last = jax.lax.stop_gradient((out.x_hat, out.last))
     _, pull = jax.vjp(out.render, last)
     rec, adv = (jnp.linalg.norm(pull(jax.grad(loss)(x_hat))[0]) for loss in (out.rec_loss, adv_loss))
+    return _ratio(rec, adv, most)
+
+
+def _ratio(rec, adv, most: float):
     return jnp.clip(rec / (adv + DELTA), 0, most)
+
+
+def _play(net, loss, disc, x_hat, x, adv_weight: float, score: Callable, balance: Callable) -> tuple:
+    """Lets the discriminator `disc` judge renders x_hat and truths x [b p p 3].
+
+    Args: adv_weight, of the generator's loss; score, logits [b h w] -> that loss []; balance, the loss as a function of
+      x_hat -> the weight [] that loss.adaptive_weight asks for.
+    Returns: the generator's weighted loss [], the discriminator's [], metrics.
+    """
+
+    def adv_loss(x_hat):
+        return score(net.apply({"params": jax.lax.stop_gradient(disc)}, x_hat))
+
+    g = adv_loss(x_hat)
+    ratio = jax.lax.stop_gradient(balance(adv_loss)) if loss.adaptive_weight else jnp.float32(1)
+    judged = net.apply({"params": disc}, jnp.concatenate([x, jax.lax.stop_gradient(x_hat)]))
+    real, fake = jnp.split(judged, 2)
+    d = discriminator_loss(real, fake)
+    metrics = {"g": g, "d": d, "adaptive_weight": ratio}
+    return adv_weight * ratio * g, d, {**metrics, "logits_real": jnp.mean(real), "logits_fake": jnp.mean(fake)}
 
 
 def _make_critic(config, weight: str, side: int) -> tuple | None:
@@ -94,17 +118,12 @@ def make_adversary(config, forward: Callable) -> s.Adversary | None:
     def loss_fn(params, disc, frozen, batch, key):
         out = forward(params, frozen, batch, key)
 
-        def adv_loss(x_hat):
-            return generator_loss(net.apply({"params": jax.lax.stop_gradient(disc)}, x_hat))
+        def balance(adv_loss):
+            return adaptive_weight(out, adv_loss, loss.adaptive_weight_max)
 
-        g = adv_loss(out.x_hat)
-        weight = adaptive_weight(out, adv_loss, loss.adaptive_weight_max) if loss.adaptive_weight else jnp.float32(1)
-        total = out.loss + loss.disc_weight * jax.lax.stop_gradient(weight) * g
-        judged = net.apply({"params": disc}, jnp.concatenate([out.x, jax.lax.stop_gradient(out.x_hat)]))
-        real, fake = jnp.split(judged, 2)
-        d = discriminator_loss(real, fake)
-        metrics = {**out.metrics, "loss": total, "g": g, "d": d, "adaptive_weight": weight}
-        return total + d, {**metrics, "logits_real": jnp.mean(real), "logits_fake": jnp.mean(fake)}
+        share, d, judged = _play(net, loss, disc, out.x_hat, out.x, loss.disc_weight, generator_loss, balance)
+        total = out.loss + share
+        return total + d, {**out.metrics, "loss": total, **judged}
 
     return s.Adversary(init, loss_fn, tx, loss.disc_start)
 
@@ -114,7 +133,8 @@ def make_path_adversary(config, side: int) -> s.Adversary | None:
 
     f_theta is frozen there, so the balance is that of the gradients at the render itself. Every example counts as the
     reconstruction of Eq. 7 does at its time. Its loss_fn is for `Path.loss_fn` to call:
-    (disc, x_hat [b p p 3], x, rec_loss: x_hat -> [], weight [b]) -> (both players' part of the loss [], metrics).
+    (disc, x_hat [b p p 3], x, rec_loss: x_hat -> [], weight [b]) -> (the U-Net's share [], metrics, of which d is the
+    discriminator's loss).
     Args: side, of the renders in pixels.
     Raises: UserError like `make_adversary`.
     """
@@ -124,17 +144,16 @@ def make_path_adversary(config, side: int) -> s.Adversary | None:
     net, init, tx = made
 
     def loss_fn(disc, x_hat, x, rec_loss, weight):
-        def adv_loss(x_hat):
-            logits = net.apply({"params": jax.lax.stop_gradient(disc)}, x_hat)
+        fixed = jax.lax.stop_gradient(x_hat)
+
+        def score(logits):
             return -jnp.mean(weight * jnp.mean(logits, axis=(1, 2)))
 
-        g, ratio, fixed = adv_loss(x_hat), jnp.float32(1), jax.lax.stop_gradient(x_hat)
-        if loss.adaptive_weight:
+        def balance(adv_loss):
             rec, adv = (jnp.linalg.norm(jax.grad(part)(fixed)) for part in (rec_loss, adv_loss))
-            ratio = jax.lax.stop_gradient(jnp.clip(rec / (adv + DELTA), 0, loss.adaptive_weight_max))
-        real, fake = jnp.split(net.apply({"params": disc}, jnp.concatenate([x, fixed])), 2)
-        d, share = discriminator_loss(real, fake), loss.align_disc_weight * ratio * g
-        metrics = {"g": g, "d": d, "adaptive_weight": ratio}
-        return share + d, {**metrics, "logits_real": jnp.mean(real), "logits_fake": jnp.mean(fake)}
+            return _ratio(rec, adv, loss.adaptive_weight_max)
+
+        share, _, judged = _play(net, loss, disc, x_hat, x, loss.align_disc_weight, score, balance)
+        return share, judged
 
     return s.Adversary(init, loss_fn, tx, loss.disc_start)

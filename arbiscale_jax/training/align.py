@@ -47,31 +47,31 @@ def make_stage(config) -> s.Stage:
         x = batch["image"]
         return x_hat, x if x.shape == x_hat.shape else jax.image.resize(x, x_hat.shape, "cubic")  # antialiased
 
-    def recon_terms(frozen, x_hat, x, t):
+    def recon_terms(frozen, x_hat, x, t, weight):
         """The second half of Eq. 9, LPIPS included, and its parts, one value an example."""
         out = {"recon": diffusion.recon_loss(x_hat, x, t, nets.alpha_bar, loss.weight_cap)}
         total = loss.lambda_recon * out["recon"]
         if perceptual:
             out["lpips"] = s.perceptual_loss(frozen["lpips"], x_hat, x, s.compute_dtype(config))
-            weight = diffusion.snr_weight(t, nets.alpha_bar, loss.weight_cap)
             total += loss.lambda_recon * loss.align_lpips_weight * weight * out["lpips"]
         return total, out
 
     def terms(frozen, batch, z_0_hat, eps_hat, eps, t, disc=None):
-        """Eq. 9 and its parts, one value an example; with a discriminator's weights the loss has both players' part."""
+        """Eq. 9 and its parts, one value an example; given a discriminator, with its part, and its own loss d."""
+        weight = diffusion.snr_weight(t, nets.alpha_bar, loss.weight_cap)
         x_hat, x = render_and_truth(frozen, z_0_hat / frozen["scale_factor"], batch)
         out = {"dm": diffusion.eps_loss(eps_hat, eps)}
         if loss.align_mode == "sampling":  # there the error of z_0 stays as t falls: by Eq. 8 the cap is L_dm's as well
-            whole, capped = (diffusion.snr_weight(t, nets.alpha_bar, cap) for cap in (None, loss.weight_cap))
-            out["dm"] *= capped / whole
-        recon, parts = recon_terms(frozen, x_hat, x, t)
+            out["dm"] *= weight / diffusion.snr_weight(t, nets.alpha_bar)
+        recon, parts = recon_terms(frozen, x_hat, x, t, weight)
         total = loss.lambda_dm * out["dm"] + recon
         if disc is not None:
-            weight = diffusion.snr_weight(t, nets.alpha_bar, loss.weight_cap)
-            both, judged = adversary.loss_fn(
-                disc, x_hat, x, lambda x_hat: jnp.mean(recon_terms(frozen, x_hat, x, t)[0]), weight
-            )
-            total, parts = total + both, {**parts, **judged}
+
+            def rec_loss(x_hat):
+                return jnp.mean(recon_terms(frozen, x_hat, x, t, weight)[0])
+
+            share, judged = adversary.loss_fn(disc, x_hat, x, rec_loss, weight)
+            total, parts = total + share, {**parts, **judged}
         return {"loss": total, **out, **parts}
 
     def losses_at(params, frozen, batch, key, t, *, train):
@@ -145,10 +145,8 @@ def _make_path_loss(nets, levels, terms):
         z_0_hat = diffusion.predict_z_0(z_t, eps_hat, t, nets.alpha_bar)
         eps = (z_t - jnp.sqrt(a_t) * z_0) / jnp.sqrt(1 - a_t)
         metrics = jax.tree.map(jnp.mean, terms(frozen, batch, z_0_hat, eps_hat, eps, t, disc))
-        total = metrics.pop("loss")
-        if disc is not None:
-            metrics["loss"] = total - metrics["d"]  # reported: the U-Net's
+        both = metrics["loss"] + metrics.get("d", 0.0)  # neither reaches the other's weights
         z_s = jax.lax.stop_gradient(diffusion.ddim_step(z_t, eps_hat, a_t, a_s))
-        return total, (metrics, {**point, "z_t": z_s})
+        return both, (metrics, {**point, "z_t": z_s})
 
     return loss_fn
