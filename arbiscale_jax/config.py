@@ -18,16 +18,23 @@ def get_base_config() -> ml_collections.ConfigDict:
             init_from="",  # run or exported model whose weights a fresh run starts from; "" starts from scratch
             model=dict(  # what an exported model's config.json holds
                 first_stage=dict(  # encoder E and decoder D, paper 4.2
+                    architecture="conv",  # conv (the paper's), or linear_code: a linear code plus a correction
                     z_channels=3,  # of the latent
                     double_z=False,  # E emits mean and log-variance
-                    ch=128,  # channels at the first level
+                    ch=128,  # channels at the first level; of linear_code, everywhere
                     ch_mult=(1, 2, 4),  # channels of each level over ch; the spatial factor f is 2 ** (length - 1)
-                    num_res_blocks=2,  # a level of E; D has one more
+                    num_res_blocks=2,  # a level of E; D has one more; of linear_code, of E alone
                     resolution=256,  # nominal: places attention, nothing else
                     attn_resolutions=(),  # nominal resolutions with self-attention
                     mid_attention=True,  # self-attention in the middle block
                     decoder_attention="constant",  # nominal resolution in D: constant or doubled (models/build.py)
+                    norm="group",  # group (the paper's), channel (of each position alone) or none
                     num_groups=32,  # of GroupNorm
+                    subcell=dict(  # of linear_code: D, whose features lie on f x f sub-cells of a latent cell
+                        blocks=4,  # residual blocks, on the grid of latent cells
+                        features=32,  # of a sub-cell, the first three its colour
+                        convs=2,  # 3x3 convolutions on the grid of sub-cells
+                    ),
                 ),
                 liif=dict(  # f_theta, paper 3.2, Eq. 5-6
                     hidden=(256, 256, 256, 256),  # widths of the MLP's hidden layers
@@ -35,6 +42,7 @@ def get_base_config() -> ml_collections.ConfigDict:
                     cell_decode=True,  # tell the MLP the size of an output pixel
                 ),
                 unet=dict(  # eps_theta
+                    architecture="adm",  # adm (the paper's, predicts eps), or local: predicts z_0, the corrected c
                     model_channels=160,  # channels at the first level
                     channel_mult=(1, 2, 2, 4),  # channels of each level over model_channels
                     num_res_blocks=2,  # a level; a number, or one for each level
@@ -44,7 +52,10 @@ def get_base_config() -> ml_collections.ConfigDict:
                     scale_shift=False,  # the time scales and shifts the normalised features, else it is added
                     resblock_updown=False,  # residual blocks change the resolution, else convolutions do
                     dropout=0.0,  # rate in the residual blocks, in training
+                    norm="group",  # group (the paper's), channel (of each position alone) or none
                     num_groups=32,  # of GroupNorm
+                    mid_attention=True,  # self-attention in the middle block
+                    strength=False,  # of local: it is told how strongly the input is damaged
                 ),
                 schedule=dict(  # of the noise; betas are linear in their square root
                     timesteps=1000,  # T
@@ -53,13 +64,15 @@ def get_base_config() -> ml_collections.ConfigDict:
                 ),
                 condition=dict(  # on the LR image, paper 4.3
                     enabled=False,  # super-resolution; without it the U-Net's input is z_t alone
-                    interpolation="bilinear",  # to the HR training size: bilinear, or nearest as in the reference code
+                    interpolation="bilinear",  # to the HR training size: bilinear, bicubic or nearest (the reference's)
                     upsampling=4.0,  # the LR image is enlarged by this before E: HR training size / LR training size
                 ),
                 sampling=dict(  # defaults of the trained model
                     steps=200,  # evaluations of the U-Net
-                    sampler="ddim",  # ddim or dpmpp
+                    sampler="ddim",  # ddim, dpmpp, or ddim_trailing: from T - 1 to z_0, for few evaluations
                     eta=0.0,  # of DDIM: 0 deterministic, 1 ancestral
+                    restore=-1.0,  # SR told the damage: how much is cleaned away, in [0, 1]; below 0: it judges itself
+                    finest=0.0,  # least output pixels a latent cell; below it a finer render is reduced; 0: never
                     start=0.0,  # SR: 0 starts from noise (the paper), s in (0, 1] from q(z_t | z_0 = c) at t = s T
                     cell_min=0.0,  # least size of an output pixel (a cell of the latent is 2) told to f_theta; 0: any
                     cell_max=0.0,  # largest; as trained: 2 cells / target_max and 2 cells / target_min; 0: any
@@ -104,6 +117,21 @@ def get_base_config() -> ml_collections.ConfigDict:
                     jpeg_prob=0.7,  # of each of two JPEG compressions, one of them last
                     jpeg_quality=(30, 95),  # of JPEG, Pillow's scale
                 ),
+                synthesis=dict(  # examples made on the devices (data/synthesis); sizes and damage above play no part
+                    enabled=False,  # make them so
+                    tile=512,  # side of the tiles that pictures are cut into and that stay in device memory
+                    whole=False,  # an example is a whole tile, mirrored at most: pictures seen whole, as emoji
+                    tiles_per_image=0,  # tiles kept of each picture, those richest in detail; 0: all
+                    shares=(),  # of the draws, for each folder of data.root; (): all tiles alike
+                    lettered=0,  # lettered and drawn pictures that are added
+                    drawn_root="",  # folder of drawn pictures (emoji) that are added, four on a sheet; "": none
+                    sheets=60,  # sheets of them, at most
+                    drawn_share=0.1,  # of the draws, of all that is lettered and drawn
+                    clean=0.35,  # share of the examples whose LR is only reduced
+                    light=0.3,  # share with light damage
+                    heavy=0.35,  # share with heavy damage
+                    variants=((32, 88, 3.0, 8.0, 0.7), (48, 80, 2.0, 3.0, 0.3)),  # LR side, window, scales, share
+                ),
                 latent_cache="",  # folder for latents that are encoded once (stage diffusion); "" encodes each batch
                 latent_cache_views=1,  # augmented examples of each image in it
                 center_crop=False,  # the largest square in the middle (faces, scenes) instead of a random crop
@@ -114,12 +142,17 @@ def get_base_config() -> ml_collections.ConfigDict:
             ),
             loss=dict(  # of all stages
                 kl_weight=1e-6,  # first stage, double_z only
+                coarse_weight=0.0,  # first stage and align: L1 of the means of 4 x 4 pixels; 0: none
+                spectrum_weight=0.0,  # first stage and align: of the log power spectra's difference; 0: none
                 freeze_encoder=False,  # first stage: train D and f_theta on a given E
                 lpips_weight=0.0,  # first stage: LPIPS on the rendered window; 0: none
                 lpips_net="vgg",  # alex, vgg or alex+vgg (their mean), for the first stage and align
-                disc_weight=0.0,  # first stage: the adversarial loss of a patch discriminator; 0: no discriminator
+                lpips_shift=0,  # pixels, at most, by which what LPIPS sees is shifted (and turned) at random
+                disc_weight=0.0,  # first stage: the adversarial loss; 0: no discriminator
                 disc_start=0,  # steps before a discriminator joins
-                disc_layers=3,  # its convolutions of stride 2
+                disc_net="patch",  # patch (pix2pix's), or unet: Real-ESRGAN's, a logit for each pixel
+                disc_loss="hinge",  # hinge, or logistic with the non-saturating loss of the generator
+                disc_layers=3,  # of patch: its convolutions of stride 2
                 disc_ch=64,  # its channels after the first
                 disc_learning_rate=1e-4,  # of its own Adam
                 adaptive_weight=True,  # times the ratio of the two losses' gradients at the last layer
@@ -129,9 +162,14 @@ def get_base_config() -> ml_collections.ConfigDict:
                 align_mode="random_t",  # or reverse_ddim, sampling: a step is a path, with an update at each point
                 align_steps=20,  # reverse_ddim, sampling: points on the path
                 align_t0=0,  # reverse_ddim: the path begins below this time; 0: T, the whole schedule
+                align_weight="snr",  # align: each example counts by Eq. 7's weight (snr), or all alike (one)
+                align_norm="l2",  # align: squared error of the render (l2, Eq. 7), or its mean absolute error (l1)
+                align_decoder=False,  # align: train D and f_theta along; the paper's stay frozen
+                align_true_weight=0.0,  # align_decoder: of the same losses on the render of the true latent
                 align_lpips_weight=0.0,  # align: LPIPS on the render, beside the squared error of Eq. 7; 0: none
                 align_disc_weight=0.0,  # reverse_ddim, sampling: the discriminator's loss on the render; 0: none
                 render_size="target",  # align renders: target (a window at a random size), image or latent (whole)
+                sampled_times=0.0,  # diffusion: share of the examples at a time that sampling visits, the rest uniform
                 min_snr_gamma=0.0,  # diffusion: L_dm times min(SNR, gamma) / SNR (Hang et al. 2023); 0: none
                 weight_cap=0.0,  # of alpha_bar / (1 - alpha_bar) in Eq. 7, in mode sampling of L_dm too; 0: none
             ),

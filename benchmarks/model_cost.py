@@ -28,7 +28,8 @@ def upscale_flops(model: Mapping, side: int, scale: float) -> dict[str, float]:
     features = jax.eval_shape(lambda p, z: net.apply(p, z, method="features"), weights, z)
 
     def f_theta(out: int) -> float:
-        axis = models.axis(cells, out)
+        finer = models.finer_factor(sampling.get("finest", 0.0), cells, out)
+        axis = models.axis(cells * net.subcells, out * finer)
         return flops(lambda p, x: net.apply(p, x, axis, axis, method="grid"), weights, features)
 
     encoder = flops(lambda p, x: net.apply(p, x, method="posterior"), weights, x)
@@ -56,7 +57,7 @@ def main() -> None:
     args = parser.parse_args()
     config = storage.read_config(storage.locate(args.model))["model"]
     for name, value in upscale_flops(config, args.side, args.scale).items():
-        print(f"{name:8} {value / 1e12:.3f} TFLOP")
+        print(f"{name:8} {value / 1e12:.3f} TFLOP, {value / args.side**2 / 1e6:.2f} MFLOP per input pixel")
 
 
 if __name__ == "__main__":

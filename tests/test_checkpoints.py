@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 import arbiscale_jax as aj
-from arbiscale_jax import UserError, interop, storage
+from arbiscale_jax import UserError, interop, models, storage
 from arbiscale_jax.cli import convert, program, sample, train
 from arbiscale_jax.config import get_base_config
 from arbiscale_jax.interop import layout, torch_checkpoint
@@ -166,7 +166,7 @@ def test_published_names_cover_the_table_and_share_what_it_shares():
     for name, arch in archs.items():
         config = interop.model_config(json.loads(json.dumps(arch)))
         assert config["condition"]["enabled"] == name.endswith("_sr"), name
-    base = get_base_config().model.to_dict()
+    base, config = get_base_config().model.to_dict(), models.complete(config)
     for part in ("first_stage", "liif", "unet", "schedule", "condition"):
         assert set(config[part]) == set(base[part])  # else training refuses a converted model as another architecture
     assert interop.model_config(archs["faces_sr"])["condition"]["upsampling"] == 8

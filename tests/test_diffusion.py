@@ -55,11 +55,27 @@ def test_ddim_visits_the_stated_times(steps, expected):
 def test_sampling_may_start_at_a_part_of_the_times():
     assert diffusion.first_time(4, 1000, 0.5) == 376 and diffusion.first_time(4, 1000) == 751
     z_t = jax.random.normal(jax.random.key(1), (2, 4, 4, 1))
-    for sampler in diffusion.SAMPLERS:
-        path = getattr(diffusion, f"{sampler}_trajectory")(7, ALPHA_BAR, 0.4)
-        assert path.t[0] == diffusion.first_time(7, 1000, 0.4) and path.alpha_bar[0] == pytest.approx(ALPHA_BAR[343])
+    for sampler, first in zip(diffusion.SAMPLERS, (343, 343, 399)):
+        path = diffusion.trajectory(sampler, 7, ALPHA_BAR, 0.4)
+        assert path.t[0] == diffusion.first_time(7, 1000, 0.4, sampler) == first
+        assert path.alpha_bar[0] == pytest.approx(ALPHA_BAR[first])
         found = run(z_t, steps=7, sampler=sampler, start=0.4)
-        np.testing.assert_allclose(found, closed_form(path, z_t, sampler), atol=1e-5)
+        kind = "dpmpp" if sampler == "dpmpp" else "ddim"
+        np.testing.assert_allclose(found, closed_form(path, z_t, kind), atol=1e-5)
+
+
+def test_trailing_times_begin_at_the_last_and_end_at_z_0():
+    np.testing.assert_array_equal(diffusion.trailing_times(4, 1000), [249, 499, 749, 999])
+    assert diffusion.trajectory("ddim_trailing", 1, ALPHA_BAR).alpha_bar[-1] == 1
+    z_t, z_0 = jax.random.normal(jax.random.key(1), (2, 2, 4, 4, 1))
+
+    def eps_fn(z, t):  # of a network that predicts z_0
+        return diffusion.eps_from_z_0(z, z_0, t, ALPHA_BAR)
+
+    for sampler, steps in (("ddim_trailing", 1), ("ddim_trailing", 4), ("dpmpp", 3)):
+        found = diffusion.sample(eps_fn, z_t, ALPHA_BAR, steps=steps, sampler=sampler)
+        tolerance = 1e-4 if sampler == "ddim_trailing" else 0.2  # dpmpp ends at the least noise of the schedule
+        np.testing.assert_allclose(found, z_0, atol=tolerance)
 
 
 def test_q_sample_and_its_inverse():
@@ -170,7 +186,7 @@ def test_ddim_noise_depends_on_the_examples_key_alone():
         (dict(steps=1001), "from 1 to 1000"),
         (dict(steps=5, start=0.0), r"start, .*, lies in \(0, 1\], got 0"),
         (dict(steps=5, start=0.004), "from 1 to 4, got 5"),
-        (dict(steps=5, sampler="euler"), "ddim, dpmpp, got 'euler'"),
+        (dict(steps=5, sampler="euler"), "ddim, dpmpp, ddim_trailing, got 'euler'"),
         (dict(steps=5, eta=2), r"eta lies in \[0, 1\]"),
         (dict(steps=5, eta=0.5), "pass keys"),
         (dict(steps=5, eta=0.5, sampler="dpmpp"), "dpmpp is deterministic"),

@@ -179,7 +179,9 @@ def test_windows_that_agree_make_the_whole(size, shape):
             assert max(centres) < (128 - windows.DEAD if start + 128 < length else 128)
         return truth[box[0] : box[0] + box[2], box[1] : box[1] + box[3]]
 
-    parts = list(windows.upscale(shape, size, 128, show, lambda x: x))
+    sides = tuple(min(length, 128) for length in shape)
+    plan = windows.Plan(shape, sides, 0, (0, 0), 1, windows.DEAD, windows.RAMP, 1, False)
+    parts = list(windows.upscale(plan, size, show, lambda x: x))
     assert [first for first, _ in parts] == list(np.cumsum([0] + [len(rows) for _, rows in parts])[:-1])
     np.testing.assert_allclose(np.concatenate([rows for _, rows in parts]), truth, atol=1e-5)
     assert len(set(seen)) == len(seen) and (size[0] < 30 or len(seen) > 1)
@@ -196,7 +198,7 @@ def test_windows_cut_one_field_of_noise(model):
 
 @pytest.fixture
 def small_windows(monkeypatch):
-    for name, value in dict(BUDGET=1, LEAST=24, OVERLAP=16, DEAD=4).items():
+    for name, value in dict(BUDGET=1, LEAST=24, RAMP=8, DEAD=4).items():
         monkeypatch.setattr(windows, name, value)
 
 
@@ -207,15 +209,15 @@ def test_windows_of_local_networks_are_the_whole(model, small_windows, monkeypat
     model, ratio = aj.Model(model.config, model.params), int(model.config["condition"]["upsampling"]) // model.factor
     width = model.config["first_stage"]["ch"] * model.config["first_stage"]["ch_mult"][0]
 
-    def latents(image, numbers, *args, **options):  # a pixel's own cells; the networks' normalisation sees everything
-        return render.to_floats(image).repeat(ratio, 0).repeat(ratio, 1)[None]
+    def latents(lr, *args):  # a pixel's own cells; the networks' normalisation sees everything
+        return lr.repeat(ratio, 1).repeat(ratio, 2)
 
     monkeypatch.setattr(model, "_latents", latents)
     monkeypatch.setattr(model, "_features", lambda p, z: jnp.tile(z, width)[..., :width])
     for size in ((50, 61), (38, 30), (13, 100)):
         parts = model.upscale(PHOTO, size=size)
         assert not model.in_one_pass(PHOTO.shape)
-        whole = model.render(latents(PHOTO, [0]), size)[0]
+        whole = model.render(latents(render.to_floats(PHOTO)[None]), size)[0]
         assert whole.std() > 3 and np.abs(np.int32(parts) - whole).max() <= 1
 
 

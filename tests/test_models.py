@@ -216,5 +216,5 @@ def test_interpolation_is_pytorchs():
     np.testing.assert_allclose(
         models.interpolate(x, (1, 8)).ravel(), [0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3], atol=1e-6
     )
-    with pytest.raises(ValueError, match="bilinear, nearest, got 'cubic'"):
+    with pytest.raises(ValueError, match="bilinear, nearest, bicubic, got 'cubic'"):
         models.interpolate(x, (1, 8), "cubic")

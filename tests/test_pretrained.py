@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors import safe_open
 
 import arbiscale_jax as aj
-from arbiscale_jax import storage
+from arbiscale_jax import models, storage
 from arbiscale_jax.bundled import NAMES, get_bundled_config
 from arbiscale_jax.cli import sample
 from arbiscale_jax.quickstart import STAGES
@@ -32,7 +32,7 @@ def test_a_bundled_model_is_small_and_says_what_it_is(name):
     about = json.loads((folder / storage.CONFIG).read_text())
     trained = get_bundled_config(name, STAGES[-1]).model.to_dict()
     for part in ("first_stage", "liif", "unet", "schedule", "condition"):  # the config makes this architecture again
-        assert about["model"][part] == json.loads(json.dumps(trained[part]))
+        assert models.complete(about["model"])[part] == json.loads(json.dumps(trained[part]))
 
 
 def test_a_folder_of_pictures_hides_no_bundled_model(tmp_path, monkeypatch):

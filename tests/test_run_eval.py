@@ -90,14 +90,15 @@ UPSCALE = ("--task=upscale", "--data=photos")
 
 
 def test_upscaling_end_to_end_twice_the_same_figures(capsys):
-    argv = (*UPSCALE, "--model=bicubic,toy_sr", "--scales=2.5", "--metrics=psnr,ssim_y,lr_psnr,color,speed")
+    argv = (*UPSCALE, "--model=bicubic,toy_sr", "--scales=2.5", "--metrics=psnr,ssim_y,lr_psnr,color,weave,speed")
     argv += ("--max-side=48", "--samples=2", "--eta=1")
     first, second = run(*argv, "--output=a"), run(*argv, "--output=b")
     assert first["records"] == second["records"] and first["summary"] == second["summary"]
     assert Path("a/results.csv").read_bytes() == Path("b/results.csv").read_bytes()
     assert {r["image"] for r in first["records"]} == {"0.png", "1.png", "2.png"} and len(first["records"]) == 6
     used = {"steps": 2, "sampler": "ddim", "eta": 1.0, "start": 0.3, "refine": 0, "size": SIZE}
-    assert first["sampling"]["toy_sr"] == used | {"border": 0, "cell_min": 0.0, "cell_max": 0.0}
+    used |= {"border": 0, "cell_min": 0.0, "cell_max": 0.0, "restore": -1.0, "finest": 0.0}
+    assert first["sampling"]["toy_sr"] == used
     assert first["flags"]["max-side"] == 48 and {"jax", "pillow"} <= set(first["versions"])
 
     photo = np.asarray(Image.open("photos/1.png"))[8:56, 16:64]  # the central 48 x 48
@@ -112,16 +113,20 @@ def test_upscaling_end_to_end_twice_the_same_figures(capsys):
     values = [r["psnr"] for r in first["records"] if r["method"] == "toy_sr"]
     assert rows[0]["psnr"] == pytest.approx(np.mean(values))
     assert rows[0]["psnr_se"] == pytest.approx(np.std(values, ddof=1) / np.sqrt(3))
+    assert rows[0]["weave"] > 1 and "weave_se" not in rows[0]  # of all images together
+    assert "weave" not in record and "weave" not in first["paired_differences"][0]
     parts = next(row for row in first["speed"] if row["method"] == "toy_sr")
     assert parts["total"] == pytest.approx(sum(parts[x] for x in ("encode", "sample", "decode", "render")))
     assert parts["fps"] == pytest.approx(1 / parts["total"]) and parts["peak_host_mib"] > 100
 
     out, text = capsys.readouterr().out, Path("a/summary.md").read_text()
     assert "toy_sr" in out and "±" in out and "broken.png" in out
+    assert "weave" in out and f"{rows[0]['weave']:.2f}" in out and "true images have a weave of" in out
     assert "| toy_sr | 2.5 | 3 |" in text and "ceil(s)" in text and "central 48 pixels" in text
     assert min(Image.open("a/sheet_x2.5.png").size) > 300
     table = list(csv.DictReader(Path("a/summary.csv").open()))
     assert float(table[0]["psnr"]) == first["summary"][0]["psnr"]
+    assert float(table[0]["weave"]) == first["summary"][0]["weave"]
 
 
 def test_fixed_lr_and_diversity():
@@ -243,6 +248,7 @@ def test_a_prepared_set_is_opened_as_its_folder_is(folder, tmp_path):
         ([*UPSCALE, "--model=bicubic", "--scales=2,2.0"], "names a scale twice"),
         ([*UPSCALE, "--model=bicubic", "--scales=60"], "0.png (64 x 80) is too small for scale 60"),
         ([*UPSCALE, "--model=bicubic", "--scales=27"], "too few for psnr"),
+        ([*UPSCALE, "--model=bicubic", "--metrics=weave", "--max-side=31"], "too few for weave"),
         ([*UPSCALE, "--model=bicubic", "--num=3"], "--num belongs to the task generate"),
         ([*UPSCALE, "--model=bicubic", "--eta=nan"], "--eta=nan"),
         ([*UPSCALE, "--model=bicubic", "--output=photos/0.png"], "is a file"),

@@ -6,7 +6,7 @@ import arbiscale_jax
 from arbiscale_jax.cli import evaluation_files, files, sampling, sizes
 from arbiscale_jax.cli.sample import progress
 from arbiscale_jax.errors import UserError
-from arbiscale_jax.evaluation import pictures, protocols, speed, statistics, super_resolution
+from arbiscale_jax.evaluation import pictures, protocols, speed, statistics, super_resolution, weave
 
 
 def main(opts: dict) -> None:
@@ -20,9 +20,11 @@ def main(opts: dict) -> None:
     source = evaluation_files.open_source(opts)
     num = min(len(source), opts["max-images"] or len(source))
     measure = super_resolution.make_metrics(measured)
+    of_each_image = [name for name in measured if name not in super_resolution.OF_ALL_IMAGES]
     methods = _methods(opts)
 
     rows_of, first, skipped = {scale: [] for scale in scales}, {}, []
+    spectra, true_spectra = weave.Spectra(), weave.Spectra()
 
     def images():
         for i in range(num):
@@ -48,7 +50,13 @@ def main(opts: dict) -> None:
 
     def on_outputs(image, pair, outputs):
         if len(rows_of[pair.scale]) < opts["sheet"]:
-            rows_of[pair.scale].append(pictures.sheet_row(Path(image).name, pair, outputs))
+            shown = {method: answers[0] for method, answers in outputs.items()}
+            rows_of[pair.scale].append(pictures.sheet_row(Path(image).name, pair, shown))
+        if "weave" in measured:
+            true_spectra.add(pair.scale, pair.truth, pair.truth)
+            for method, answers in outputs.items():
+                for answer in answers:
+                    spectra.add((method, pair.scale), answer, pair.truth)
 
     with progress(num * len(scales) * len(methods)) as advance:
         advance(0, "starting")
@@ -62,12 +70,15 @@ def main(opts: dict) -> None:
     for scale, rows in rows_of.items():
         if rows:
             files.write_image(opts["output"] / f"sheet_x{scale:g}.png", pictures.stack(rows))
-    summary = statistics.summarize(records)
+    summary, weaves = statistics.summarize(records), spectra.weaves()
+    if weaves:
+        summary = [row | {"weave": weaves[row["method"], row["scale"]]} for row in summary]
     paired = statistics.paired_differences(records, methods[0].name)
     tables = {"Mean and standard error over images": summary if measured else []}
-    tables[f"Difference to {methods[0].name} on the same images"] = paired if measured else []
+    tables[f"Difference to {methods[0].name} on the same images"] = paired if of_each_image else []
     tables["Speed: seconds for the first image, compiled (medians); MiB"] = timings
     notes = _notes(opts, len({record["image"] for record in records}), skipped)
+    notes += [f"The true images have a weave of {value:.2f} at x{s:g}." for s, value in true_spectra.weaves().items()]
     markdown = evaluation_files.sections(f"Upscaling: {opts['data']}", tables, notes)
     models = {method.name: method.model for method in methods if method.model}
     content = evaluation_files.settings(opts, models) | {"notes": notes, "records": records, "summary": summary}

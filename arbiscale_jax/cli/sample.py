@@ -24,7 +24,7 @@ USAGE = {
 }
 DEFAULT_MODELS = {"upscale": "photos", "generate": "emoji"}  # bundled
 _OF_TASK = {
-    "upscale": ("input", "scale", "size", "samples", "start", "refine", "max-pixels"),
+    "upscale": ("input", "scale", "size", "samples", "start", "refine", "restore", "max-pixels"),
     "generate": ("num", "sizes"),
 }
 

@@ -6,15 +6,16 @@ from absl import flags
 
 from arbiscale_jax.errors import UserError
 
-NAMES = ("steps", "sampler", "eta", "start", "refine")
+NAMES = ("steps", "sampler", "eta", "start", "refine", "restore")
 
 
 def define(flag_values: flags.FlagValues, *, upscaling: bool) -> None:
-    """Defines --seed and the flags of NAMES; --start and --refine where `upscaling`."""
+    """Defines --seed and the flags of NAMES; --start, --refine and --restore where `upscaling`."""
     f = flag_values
     flags.DEFINE_integer("seed", 0, "Seed of the noise.", lower_bound=0, upper_bound=2**32 - 1, flag_values=f)
     flags.DEFINE_integer("steps", None, "Denoising steps; default: the model's.", lower_bound=1, flag_values=f)
-    flags.DEFINE_enum("sampler", None, ["ddim", "dpmpp"], "Sampler; default: the model's.", flag_values=f)
+    samplers = ["ddim", "dpmpp", "ddim_trailing"]
+    flags.DEFINE_enum("sampler", None, samplers, "Sampler; default: the model's.", flag_values=f)
     help_ = "Noise that DDIM adds at each step, 0 to 1; default: the model's."
     flags.DEFINE_float("eta", None, help_, lower_bound=0.0, upper_bound=1.0, flag_values=f)
     if upscaling:
@@ -22,11 +23,16 @@ def define(flag_values: flags.FlagValues, *, upscaling: bool) -> None:
         flags.DEFINE_float("start", None, help_, lower_bound=0.0, upper_bound=1.0, flag_values=f)
         help_ = "Upscale: rounds that correct the latent by what the render lacks of the input; default: the model's."
         flags.DEFINE_integer("refine", None, help_, lower_bound=0, flag_values=f)
+        help_ = (
+            "Upscale: how much of the input's noise and compression is cleaned away, 0 (keeps its grain) to 1; "
+            "default: the model's, which may judge by itself."
+        )
+        flags.DEFINE_float("restore", None, help_, lower_bound=0.0, upper_bound=1.0, flag_values=f)
 
 
 def check(opts: dict) -> None:
     """Raises: UserError for NaN, which passes absl's bounds."""
-    for name in ("eta", "start"):
+    for name in ("eta", "start", "restore"):
         if opts.get(name) is not None and not math.isfinite(opts[name]):
             raise UserError(f"--{name}={opts[name]} is no number between 0 and 1.")
 

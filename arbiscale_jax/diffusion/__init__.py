@@ -1,6 +1,6 @@
 """Diffusion as pure functions: schedule, samplers, losses. Knows no network."""
 
-from .losses import eps_loss, min_snr_weight, recon_loss, snr_weight
+from .losses import eps_loss, mean_square, min_snr_weight, recon_loss, snr_weight
 from .samplers import (
     SAMPLERS,
     ddim_inversion,
@@ -11,8 +11,10 @@ from .samplers import (
     dpmpp_trajectory,
     first_time,
     sample,
+    trailing_times,
+    trajectory,
 )
-from .schedule import make_alpha_bar, predict_z_0, q_sample
+from .schedule import eps_from_z_0, make_alpha_bar, predict_z_0, q_sample
 
 __all__ = [
     "SAMPLERS",
@@ -22,13 +24,17 @@ __all__ = [
     "ddim_times",
     "ddim_trajectory",
     "dpmpp_trajectory",
+    "eps_from_z_0",
     "eps_loss",
     "first_time",
     "make_alpha_bar",
+    "mean_square",
     "min_snr_weight",
     "predict_z_0",
     "q_sample",
     "recon_loss",
     "sample",
     "snr_weight",
+    "trailing_times",
+    "trajectory",
 ]

@@ -1,7 +1,7 @@
 """Reverse processes: DDIM (Song et al. 2021) and DPM-Solver++(2M) (Lu et al. 2022), each one scan under jit.
 
 A sampler visits noise levels alpha_bar[0] (noisiest) .. alpha_bar[S], evaluates eps_theta at the first S of them and
-ends at the schedule's alpha_bar_0, the least noise that training has seen.
+ends at the schedule's alpha_bar_0, the least noise that training has seen; ddim_trailing ends at z_0-hat itself.
 """
 
 from functools import partial
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-SAMPLERS = ("ddim", "dpmpp")
+SAMPLERS = ("ddim", "dpmpp", "ddim_trailing")
 
 
 class Trajectory(NamedTuple):
@@ -33,9 +33,16 @@ def ddim_times(steps: int, T: int) -> np.ndarray:
     return k if steps == T else 1 + k * T // steps
 
 
-def first_time(steps: int, T: int, start: float = 1.0) -> int:
-    """Returns where a sampler begins: the noisiest of `ddim_times` over the share `start` in (0, 1] of the T times."""
-    return int(ddim_times(steps, _visited(T, start))[-1])
+def trailing_times(steps: int, T: int) -> np.ndarray:
+    """Returns the increasing times round((k + 1) T / S) - 1, k = 0 .. S-1 (Lin et al. 2024): the last is T - 1."""
+    _check_steps(steps, T)
+    return np.rint(np.arange(1, steps + 1) * T / steps).astype(np.int64) - 1
+
+
+def first_time(steps: int, T: int, start: float = 1.0, sampler: str = "ddim") -> int:
+    """Returns where a sampler begins: its noisiest time over the share `start` in (0, 1] of the T times."""
+    times = trailing_times if sampler == "ddim_trailing" else ddim_times
+    return int(times(steps, _visited(T, start))[-1])
 
 
 def _visited(T: int, start: float) -> int:
@@ -48,6 +55,20 @@ def ddim_trajectory(steps: int, alpha_bar: np.ndarray, start: float = 1.0) -> Tr
     """DDIM's levels, noisiest first, the last step going to alpha_bar[0] (none is dropped)."""
     t = ddim_times(steps, _visited(len(alpha_bar), start))[::-1]
     return Trajectory(t, np.append(alpha_bar[t], alpha_bar[0]))
+
+
+def trailing_trajectory(steps: int, alpha_bar: np.ndarray, start: float = 1.0) -> Trajectory:
+    """DDIM's levels at `trailing_times`, noisiest first; the last step goes to z_0-hat (alpha_bar = 1)."""
+    t = trailing_times(steps, _visited(len(alpha_bar), start))[::-1]
+    return Trajectory(t, np.append(alpha_bar[t], 1.0))
+
+
+def trajectory(sampler: str, steps: int, alpha_bar: np.ndarray, start: float = 1.0) -> Trajectory:
+    """Returns the levels that one of SAMPLERS visits. Raises: ValueError for another."""
+    if sampler not in SAMPLERS:
+        raise ValueError(f"The sampler is one of {', '.join(SAMPLERS)}, got {sampler!r}.")
+    make = {"ddim": ddim_trajectory, "dpmpp": dpmpp_trajectory, "ddim_trailing": trailing_trajectory}[sampler]
+    return make(steps, alpha_bar, start)
 
 
 def dpmpp_trajectory(steps: int, alpha_bar: np.ndarray, start: float = 1.0) -> Trajectory:
@@ -80,24 +101,23 @@ def sample(
 
     Args: eps_fn, (z_t [b h w c], t [b]) -> eps_hat [b h w c]; z_T, [b h w c], standard normal or, at time
       `first_time`, drawn from q(z_t | z_0) of some first guess; alpha_bar, [T] on the host; steps, network evaluations;
-      sampler, ddim or dpmpp; eta in [0, 1], DDIM's noise; start in (0, 1], the share of the T times, from 0 on, that
+      sampler, one of SAMPLERS; eta in [0, 1], DDIM's noise; start in (0, 1], the share of the T times, from 0 on, that
       is visited; keys, one random key an example, [b], read where eta > 0, so an example does not depend on the rest
       of its batch.
     Returns: z_0 (at noise level alpha_bar[0]), [b h w c].
     Raises: ValueError for an unknown sampler, steps outside 1 .. start T, eta or start out of range, or eta > 0 with
       dpmpp.
     """
-    if sampler not in SAMPLERS:
-        raise ValueError(f"The sampler is one of {', '.join(SAMPLERS)}, got {sampler!r}.")
+    levels = trajectory(sampler, steps, alpha_bar, start)
     if not 0 <= eta <= 1:
         raise ValueError(f"eta lies in [0, 1], got {eta}.")
     if sampler == "dpmpp":
         if eta:
             raise ValueError(f"dpmpp is deterministic: eta must be 0, got {eta}; use ddim for eta > 0.")
-        return _sample_dpmpp(eps_fn, z_T, dpmpp_trajectory(steps, alpha_bar, start))
+        return _sample_dpmpp(eps_fn, z_T, levels)
     if eta and keys is None:
         raise ValueError(f"eta = {eta} draws noise: pass keys, one an example.")
-    return _sample_ddim(eps_fn, z_T, ddim_trajectory(steps, alpha_bar, start), eta, keys)
+    return _sample_ddim(eps_fn, z_T, levels, eta, keys)
 
 
 def ddim_inversion(eps_fn, z_0, alpha_bar, *, steps: int):

@@ -1,5 +1,6 @@
 """The forward process and its inverse in closed form (paper Eq. 1, DDPM)."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -39,3 +40,17 @@ def q_sample(z_0, eps, t, alpha_bar):
 def predict_z_0(z_t, eps_hat, t, alpha_bar):
     """Solves Eq. 1 for z_0 given a noise estimate: z_t, eps_hat [b h w c]; t [b] -> z_0-hat [b h w c]."""
     return at(np.sqrt(1 / alpha_bar), t) * z_t - at(np.sqrt(1 / alpha_bar - 1), t) * eps_hat
+
+
+def eps_from_z_0(z_t, z_0_hat, t, alpha_bar):
+    """Solves Eq. 1 for the noise that an estimate of z_0 means: the inverse of `predict_z_0`.
+
+    Args: z_t, z_0_hat, [b h w c]; t, [b], within [0, T - 1]; fractional times are read off the log-SNR linearly, as
+      `samplers.dpmpp_trajectory` places them; alpha_bar, [T] on the host.
+    Returns: eps-hat, [b h w c].
+    """
+    log_snr = jnp.asarray(np.log(alpha_bar / (1 - alpha_bar)), jnp.float32)
+    times = jnp.arange(len(alpha_bar), dtype=jnp.float32)
+    here = jnp.interp(t.astype(jnp.float32), times, log_snr)[:, None, None, None]
+    signal, noise = jnp.sqrt(jax.nn.sigmoid(here)), jnp.sqrt(jax.nn.sigmoid(-here))
+    return (z_t - signal * z_0_hat) / noise

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-_DIGITS = {"psnr": 2, "psnr_y": 2, "lr_psnr": 2, "scale": None, "images": None, "fps": 4, "color": 2}
+_DIGITS = {"psnr": 2, "psnr_y": 2, "lr_psnr": 2, "scale": None, "images": None, "fps": 4, "color": 2, "weave": 2}
 _DIGITS |= {"color_r": 2, "color_g": 2, "color_b": 2, "peak_host_mib": 0, "peak_device_mib": 0}
 
 

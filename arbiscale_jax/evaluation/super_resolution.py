@@ -11,10 +11,11 @@ from arbiscale_jax import perceptual
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.inference import Model, to_floats
 
-from . import distortion
+from . import distortion, weave
 from .protocols import INTERPOLATIONS, Pair, resize
 
 _LPIPS_NET = {"lpips": "alex", "lpips_vgg": "vgg", "diversity": "alex"}
+OF_ALL_IMAGES = ("weave",)  # metrics that no single image has; see weave.Spectra
 
 
 class Method(NamedTuple):
@@ -50,7 +51,7 @@ def from_model(name: str, model, samples: int = 1, seed: int = 0, **sampling) ->
 
 
 def make_metrics(names: Sequence[str]) -> Callable[[np.ndarray, Pair, int], dict[str, float]]:
-    """Loads what metrics of names.UPSCALE need (all but speed).
+    """Loads what metrics of names.METRICS["upscale"] need (all but speed; those of OF_ALL_IMAGES have no value here).
 
     Returns: measure, (outputs uint8 [n, H, W, 3], pair, border) -> {name: value}. Values are means over the n outputs;
       PSNR and SSIM leave `border` pixels a side out, other metrics nothing.
@@ -102,7 +103,7 @@ def evaluate(
     """Runs every method on every case; `check_size` beforehand, since models are slow.
 
     Args: cases, (image name, its pairs); measure, of `make_metrics`; border, default distortion.default_border;
-      on_outputs, called with the image's name, a pair and each method's first output; advance, called after each.
+      on_outputs, called with the image's name, a pair and each method's outputs [n, H, W, 3]; advance, after each.
     Returns: records of image, method, scale and the metrics.
     """
     records = []
@@ -116,7 +117,7 @@ def evaluate(
                 found = method.render(states[method.name][1], pair.truth.shape[:2])
                 record = {"image": image, "method": method.name, "scale": pair.scale}
                 records.append(record | measure(found, pair, border_of(pair.scale, border)))
-                outputs[method.name] = found[0]
+                outputs[method.name] = found
                 advance(f"{image} x{pair.scale:g} {method.name}")
             if on_outputs:
                 on_outputs(image, pair, outputs)
@@ -133,6 +134,8 @@ def check_size(image: str, scale: float, size: tuple[int, int], border: int | No
     cut, side = border_of(scale, border), min(size)
     for name in metrics:
         needed = perceptual.MIN_SIDE[_LPIPS_NET[name]] if name in _LPIPS_NET else 0
+        if name == "weave":
+            needed = weave.TILE
         if name.startswith(("psnr", "ssim")):
             needed = 2 * cut + (distortion.SSIM_WINDOW if name.startswith("ssim") else 1)
         if side < needed:

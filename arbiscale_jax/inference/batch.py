@@ -24,7 +24,9 @@ def sample_numbers(
     keys = model._keys(seed, numbers)
     draw = jax.vmap(jax.random.fold_in, (0, None))
     z_T = put(model._noise(draw(keys, 0), shape))
-    return model._sample_with(z_T, None, draw(keys, 1), model._options(steps, sampler, eta, 1.0))
+    return model._sample_with(
+        z_T, None, draw(keys, 1), model._options(steps=steps, sampler=sampler, eta=eta, start=1.0)
+    )
 
 
 def decode_features(model: Model, z):
@@ -40,5 +42,6 @@ def render_features(model: Model, features, size: tuple[int, int]) -> np.ndarray
     def grid(features, rows, cols):
         return model._grid(model.params["first_stage"], features, rows, cols)
 
-    render_tiles(grid, features, size, (0, 0, *size), out, to_integers, tile)
+    finer = model.finer(features.shape[1:3], size)
+    render_tiles(grid, features, size, (0, 0, *size), out, to_integers, tile, finer=finer)
     return out

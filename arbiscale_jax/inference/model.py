@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import count
+from numbers import Real
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from arbiscale_jax import diffusion, models
 from arbiscale_jax.errors import UserError
 
 from . import windows
-from .render import check_box, check_size, render_tiles, to_floats, to_integers
+from .render import check_box, check_size, reduce_lines, render_tiles, to_floats, to_integers
 
 MAX_SCALE = 2.0**30
 
@@ -30,7 +31,7 @@ class Model:
     def __init__(
         self, config: Mapping, params: Mapping, scale_factor: float = 1.0, dtype=jnp.float32, tile: int | None = None
     ):
-        self.config = config
+        self.config = config = models.complete(config)
         self.params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), dict(params))
         self.scale_factor = float(scale_factor)
         self.alpha_bar = diffusion.make_alpha_bar(**config["schedule"])
@@ -48,14 +49,19 @@ class Model:
         def known(axis):  # f_theta is told no size of a pixel that it was not trained on
             return axis if low is high is None else axis._replace(cell=jnp.clip(axis.cell, low, high))
 
-        grid = apply("grid")
-        self._posterior = jax.jit(apply("posterior"))
-        self._grid = jax.jit(lambda p, features, rows, cols: grid(p, features, known(rows), known(cols)))
+        grid, self.subcells = apply("grid"), self._net.subcells
+
+        def show(p, features, rows, cols):
+            return reduce_lines(grid(p, features, known(rows.axis), known(cols.axis)), rows, cols)
+
+        self._posterior, self._grid = jax.jit(apply("posterior")), jax.jit(show)
         self.border, decode = int(config["sampling"].get("border", 0)), apply("features")
         self._features = jax.jit(
-            lambda p, z: models.cut_border(decode(p, models.reflect_border(z, self.border)), self.border)
+            lambda p, z: models.cut_border(
+                decode(p, models.reflect_border(z, self.border)), self.border * self.subcells
+            )
         )
-        self._eps = jax.jit(precise(lambda p, z_t, t, c: self._unet.apply({"params": p}, z_t, t, c)))
+        self._eps = jax.jit(precise(self._predict_eps))
         self._sample = jax.jit(precise(self._reverse), static_argnames=("steps", "sampler", "eta", "start"))
         self._noise = jax.jit(jax.vmap(jax.random.normal, (0, None)), static_argnums=1)
 
@@ -98,21 +104,24 @@ class Model:
             raise UserError("This model generates images and takes no condition; upscaling needs an SR model.")
         return cond
 
-    def denoise(self, z_t, t, c=None):
-        """Predicts the noise in z_t at times t (an int, or integers [b]) given condition c: all [b h w c]."""
+    def denoise(self, z_t, t, c=None, restore=None):
+        """Predicts the noise in z_t at times t (an int, or integers [b]) given condition c: all [b h w c].
+
+        Args: restore, as in `upscale_latent`.
+        """
         z_t = jnp.asarray(z_t, jnp.float32)
         t = jnp.broadcast_to(jnp.asarray(t), z_t.shape[:1])
-        return self._eps(self._unet_params(c), z_t, t, c)
+        return self._eps(self._unet_params(c), z_t, t, c, self._strength(restore, len(z_t)))
 
     def sample(self, z_T, c=None, *, steps=None, sampler=None, eta=None, start=1.0, seed=0):
         """Runs the reverse process from z_T [b h w c] -> z_0 [b h w c]; the whole loop is one compiled scan.
 
-        Args: c, the condition where the model has one; steps, sampler ("ddim" or "dpmpp"), eta, default as trained
+        Args: c, the condition where the model has one; steps, sampler (diffusion.SAMPLERS), eta, default as trained
           (config.sampling); start in (0, 1], the share of the times to visit, at whose noisiest z_T is; seed, of DDIM's
           noise where eta > 0: example i draws from (seed, i).
         Raises: UserError for steps outside 1 .. start T, an unknown sampler, eta or start out of range.
         """
-        options = self._options(steps, sampler, eta, start)
+        options = self._options(steps=steps, sampler=sampler, eta=eta, start=start)
         return self._sample_with(jnp.asarray(z_T, jnp.float32), c, self._keys(seed, range(len(z_T))), options)
 
     # images in, images out
@@ -122,7 +131,7 @@ class Model:
 
         Args: image, uint8 or uint16 [h, w, 3] RGB; either scale > 0 (output round(scale h) x round(scale w)) or size,
           (height, width); samples, how many plausible answers, None for one without the leading axis; sampling, the
-          options of `upscale_latent`: seed, steps, sampler, eta, start, refine, progress.
+          options of `upscale_latent`: seed, steps, sampler, eta, start, restore, refine, progress.
         Returns: [H, W, 3], or [samples, H, W, 3], of the image's dtype.
         Raises: UserError for an image, scale or size that cannot be, or that does not fit in memory.
         """
@@ -147,17 +156,17 @@ class Model:
             for i in range(len(z)):
                 yield self._render(z[i : i + 1], size, None, image.dtype, finish)[0]
             return
-        side = windows.window_side(self.config)
-        num = math.prod(len(windows.starts(length, side)) for length in image.shape[:2])
+        plan = windows.plan(self.config, image.shape, steps=sampling.get("steps"))
         samples, done = _whole(samples, "samples", 1), count(1)
+        num = len(plan.starts(0)) * len(plan.starts(1))
 
         def tell():
             if progress:
                 progress(next(done), samples * num)
 
         for i in range(samples):
-            show, out = self._window(image, size, side, i, tell, **sampling), np.empty((*size, 3), image.dtype)
-            for first, rows in windows.upscale(image.shape, size, side, show, finish):
+            show, out = self._window(image, size, plan, i, tell, **sampling), np.empty((*size, 3), image.dtype)
+            for first, rows in windows.upscale(plan, size, show, finish):
                 out[first : first + len(rows)] = rows
             yield out
 
@@ -167,15 +176,15 @@ class Model:
         side = windows.window_side(self.config)
         return side is None or math.prod(shape[:2]) <= side**2
 
-    def upscale_latent(
-        self, image, *, samples=1, seed=0, steps=None, sampler=None, eta=None, start=None, refine=None, progress=None
-    ):
+    def upscale_latent(self, image, *, samples=1, seed=0, refine=None, progress=None, **sampling):
         """Samples latents of `image` (uint8 or uint16 [h, w, 3]) for `render`: -> [samples, h', w', c].
 
-        Args: seed: answer i depends on (seed, i) alone; steps, sampler, eta as in `sample`; start: 0 starts from noise
-          (the paper), s in (0, 1] at time s T from q(z_t | z_0 = c), the condition being a first guess of z_0 (after
-          Chung et al. 2022); refine, rounds of back-projection, after Irani & Peleg 1991: what the shrunk render lacks
-          of the image is added in the latent, z_0 + E(image) - E(shrunk render); progress, called with (done, total).
+        Args: seed: answer i depends on (seed, i) alone; sampling: steps, sampler, eta as in `sample`; start: 0 starts
+          from noise (the paper), s in (0, 1] at time s T from q(z_t | z_0 = c), the condition being a first guess of
+          z_0 (after Chung et al. 2022); restore in [0, 1], how much of the input's noise and compression is cleaned
+          away, where the model is told that (default: config.sampling's, below 0: it judges by itself); refine, rounds
+          of back-projection, after Irani & Peleg 1991: what the shrunk render lacks of the image is added in the
+          latent, z_0 + E(image) - E(shrunk render); progress, called with (done, total).
         Raises: UserError for an image that is none, or so large that only `upscale` can do it, window by window.
         """
         height, width = check_image(image).shape[:2]
@@ -185,49 +194,35 @@ class Model:
                 f"An image of {height} x {width} pixels is too large for one latent in this machine's memory; "
                 "upscale() works in windows."
             )
-        options = self._options(steps, sampler, eta, start)
-        return self._latents(image, range(_whole(samples, "samples", 1)), seed, options, refine, progress)
+        numbers, plan = range(_whole(samples, "samples", 1)), windows.plan(self.config, np.shape(image), whole=True)
+        lr = plan.pad(to_floats(check_image(image))[None])
+        place = (0, 0) if plan.exact else None
+        z = self._latents(lr, place, numbers, seed, self._options(**sampling), refine, progress)
+        return plan.cut(z)
 
-    def _latents(self, image, numbers, seed, options, refine, progress=None, noise=None):
-        """Samples the answers of these numbers; noise, (key [1], shape) -> [1, *shape], default independent."""
-        pixels, cells = self._margin()
-        lr = models.reflect_border(to_floats(check_image(image))[None], pixels)
+    def _latents(self, lr, place, numbers, seed, options, refine, progress=None):
+        """Samples the answers of these numbers to lr [1 h w 3], a window at `place` (cells) of the padded picture."""
         c = self.condition(lr)
         rounds = _whole(self.config["sampling"].get("refine", 0) if refine is None else refine, "refine", 0)
-        z = self._sample_many(c.shape[1:], c, numbers, seed, options, progress, noise)
+        z = self._sample_many(c, place, numbers, seed, options, progress)
         for _ in range(rounds):
             z = jnp.concatenate([one + c - self._seen_again(one, lr.shape) for one in jnp.split(z, len(z))])
-        return models.cut_border(z, cells)
+        return z
 
-    def _window(
-        self, image, size, side, number, tell, *, seed=0, steps=None, sampler=None, eta=None, start=None, refine=None
-    ) -> Callable:
+    def _window(self, image, size, plan, number, tell, *, seed=0, refine=None, **sampling) -> Callable:
         """Returns `windows.upscale`'s show: the answer of this number, of one window of the image; then `tell`s."""
-        options = self._options(steps, sampler, eta, start)
-        ratio = round(self.config["condition"]["upsampling"] / self.factor)  # cells a pixel
-        border = self._margin()[1]
+        options, ratio = self._options(**sampling), round(plan.ratio)
+        lr, cells = plan.pad(to_floats(image)[None]), [side * ratio * self.subcells for side in image.shape[:2]]
 
         def show(top, left, box):
-            def noise(key, shape):
-                place = (top * ratio - border, left * ratio - border, *shape[:2])
-                return windows.noise_window(self._noise, key[0], place, shape[2])
-
-            part = image[top : top + side, left : left + side]
-            z = self._latents(part, [number], seed, options, refine, noise=noise)
-            place = (image.shape[0] * ratio, image.shape[1] * ratio, top * ratio, left * ratio)
+            part = plan.part(lr, top, left)
+            z = plan.cut(self._latents(part, (top * ratio, left * ratio), [number], seed, options, refine))
+            place = (*cells, top * ratio * self.subcells, left * ratio * self.subcells)
             pixels = self._render(z, size, box, np.float32, lambda x: x, place)[0]
             tell()
             return pixels
 
         return show
-
-    def _margin(self) -> tuple[int, int]:
-        """Returns the border to reflect around an input, in its pixels and in the latent's cells, both whole."""
-        ratio = self.config["condition"]["upsampling"] / self.factor  # cells a pixel
-        pixels = math.ceil(self.border / ratio)
-        while (pixels * ratio) % 1:
-            pixels += 1
-        return pixels, round(pixels * ratio)
 
     def _seen_again(self, z, shape):
         """Renders z [1 h w c] as large as E sees images, shrinks that to `shape` [1 h w 3] and encodes it again."""
@@ -249,8 +244,9 @@ class Model:
 
         Raises: UserError if the model needs a condition, or has no U-Net.
         """
-        options = self._options(steps, sampler, eta, 0.0)
-        return self._sample_many(self.generated_shape(), None, range(_whole(num, "num", 1)), seed, options, progress)
+        options = self._options(steps=steps, sampler=sampler, eta=eta, start=0.0)
+        numbers = range(_whole(num, "num", 1))
+        return self._sample_many(self.generated_shape(), None, numbers, seed, options, progress)
 
     def generated_shape(self) -> tuple[int, int, int]:
         """Returns the shape (h, w, c) of a generated latent. Raises: UserError if the model needs a condition."""
@@ -278,10 +274,16 @@ class Model:
         out = np.empty((len(z), *box[2:], 3), dtype)
         self._first_stage("decoder")
         grid = partial(self._grid, self._first_stage("liif"))
+        finer = self.finer(place[:2] if place else [side * self.subcells for side in z.shape[1:3]], size)
         for i in range(len(z)):
             features = self._features(self.params["first_stage"], z[i : i + 1] / self.scale_factor)
-            render_tiles(grid, features, size, box, out[i : i + 1], finish, self.tile, place)
+            render_tiles(grid, features, size, box, out[i : i + 1], finish, self.tile, place, finer)
         return out
+
+    def finer(self, cells, size) -> tuple[int, int]:
+        """Returns how many times finer an output of `size` over `cells` (of D's features) is rendered, then reduced."""
+        least = self.config["sampling"]["finest"] / self.subcells
+        return tuple(models.finer_factor(least, n, length) for n, length in zip(cells, size))
 
     def _image(self, x):
         x = jnp.asarray(x, jnp.float32)
@@ -315,22 +317,45 @@ class Model:
         seed = _whole(seed, "seed", 0)
         return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.asarray(list(numbers), jnp.uint32))
 
-    def _reverse(self, params, z_T, c, keys, **options):
+    def _predict_eps(self, params, z_t, t, c, strength):
+        told = {} if strength is None else {"strength": strength}
+        out = self._unet.apply({"params": params}, z_t, t, c, **told)
+        return out if models.predicts(self.config) == "eps" else diffusion.eps_from_z_0(z_t, out, t, self.alpha_bar)
+
+    def _reverse(self, params, z_T, c, keys, strength, **options):
         def eps_fn(z_t, t):
-            return self._unet.apply({"params": params}, z_t, t, c)
+            return self._predict_eps(params, z_t, t, c, strength)
 
         return diffusion.sample(eps_fn, z_T, self.alpha_bar, keys=keys, **options)
 
-    def _options(self, steps, sampler, eta, start) -> dict:
+    def _options(self, *, steps=None, sampler=None, eta=None, start=None, restore=None) -> dict:
         """Fills in the model's own settings where none are given."""
         given = {"steps": steps, "sampler": sampler, "eta": eta, "start": start}
         own = {"start": 0.0, **self.config["sampling"]}
         options = {name: own[name] if value is None else value for name, value in given.items()}
-        return {**options, "eta": float(options["eta"]), "start": float(options["start"])}
+        self._strength(restore, 1)
+        return {**options, "eta": float(options["eta"]), "start": float(options["start"]), "restore": restore}
+
+    def _strength(self, restore, num: int):
+        """Returns what the U-Net is told of the damage, [num], None where it is told nothing.
+
+        Raises: UserError for a restore out of range, or a model that knows none.
+        """
+        if not self.config["unet"]["strength"]:
+            if restore is not None:
+                raise UserError("This model is not told how much to restore; leave restore out.")
+            return None
+        own = self.config["sampling"]["restore"]
+        value = own if restore is None else restore
+        if restore is not None and (isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= 1):
+            raise UserError(f"restore is a number from 0 (keeps the input's grain) to 1 (cleans), got {value!r}.")
+        return jnp.full(num, value, jnp.float32)
 
     def _sample_with(self, z_T, c, keys, options):
+        options = dict(options)
+        strength = self._strength(options.pop("restore", None), len(z_T))
         try:
-            return self._sample(self._unet_params(c), z_T, c, keys, **options)
+            return self._sample(self._unet_params(c), z_T, c, keys, strength, **options)
         except ValueError as e:
             raise e if isinstance(e, UserError) else UserError(str(e)) from e
 
@@ -339,18 +364,28 @@ class Model:
         if not options["start"]:
             return noise, {**options, "start": 1.0}
         try:
-            t = diffusion.first_time(options["steps"], len(self.alpha_bar), options["start"])
+            given = options["steps"], len(self.alpha_bar), options["start"], options["sampler"]
+            t = diffusion.first_time(*given)
         except ValueError as e:
             raise UserError(str(e)) from e
         return diffusion.q_sample(c, noise, np.full(len(noise), t), self.alpha_bar), options
 
-    def _sample_many(self, shape, c, numbers, seed, options, progress, noise=None):
-        """Samples one latent at a time, so that memory, and each answer, do not depend on their number."""
+    def _sample_many(self, c, place, numbers, seed, options, progress):
+        """Samples one latent at a time, so that memory, and each answer, do not depend on their number.
+
+        Args: c, [1 h w c], or the shape (h, w, c) of generated latents; place, (top, left) in cells of a window, whose
+          noise is cut out of one field; None: independent noise.
+        """
+        shape, c = (c, None) if isinstance(c, tuple) else (c.shape[1:], c)
         latents = []
         for done, number in enumerate(numbers, 1):
             key = self._keys(seed, [number])
             draw = jax.vmap(jax.random.fold_in, (0, None))
-            z_T, begun = self._begin((noise or self._noise)(draw(key, 0), tuple(shape)), c, options)
+            if place is None:
+                noise = self._noise(draw(key, 0), tuple(shape))
+            else:
+                noise = windows.noise_window(self._noise, draw(key, 0)[0], (*place, *shape[:2]), shape[2])
+            z_T, begun = self._begin(noise, c, options)
             latents.append(jax.block_until_ready(self._sample_with(z_T, c, draw(key, 1), begun)))
             if progress:
                 progress(done, len(numbers))

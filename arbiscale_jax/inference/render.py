@@ -1,6 +1,7 @@
 """Rendering windows of a virtual image of any size, in tiles of bounded memory."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +44,22 @@ def check_box(box, size: tuple[int, int]) -> tuple[int, int, int, int]:
     return top, left, height, width
 
 
+class Lines(NamedTuple):
+    """The rows, or columns, of a tile: where they are rendered, and how rendered ones become the output's."""
+
+    axis: models.Axis
+    weights: np.ndarray | None = None  # [tile, rendered], None where each rendered line is one of the output
+
+
+def reduce_lines(x, rows: Lines, cols: Lines):
+    """Reduces rendered lines to the output's: [b p q 3] -> [b tile tile 3]."""
+    if rows.weights is not None:
+        x = jnp.einsum("ip,bpqc->biqc", rows.weights, x, precision="highest")
+    if cols.weights is not None:
+        x = jnp.einsum("jq,bpqc->bpjc", cols.weights, x, precision="highest")
+    return x
+
+
 def render_tiles(
     grid: Callable,
     features: jax.Array,
@@ -52,30 +69,38 @@ def render_tiles(
     finish: Callable,
     tile: int | None = None,
     place: tuple[int, int, int, int] | None = None,
+    finer: tuple[int, int] = (1, 1),
 ) -> None:
     """Renders a window into `out` tile by tile.
 
     Tiles lie on a lattice fixed to the virtual image and all have one shape, so a pixel is computed the same way
     whichever window asks for it: a window's bytes are those of the whole.
 
-    Args: grid, jitted (features [b h w d], rows, cols) -> [b tile tile 3]; features, [b h w d]; size, (H, W) of the
-      virtual image; box, (top, left, height, width); out, [b, height, width, 3], written; finish, float32 array ->
-      values of out's dtype; tile, the side, default by device; place, (h, w, top, left) where `features` are a window,
-      at cells (top, left), of the h x w cells of the virtual image.
+    Args: grid, jitted (features [b h w d], rows, cols) -> [b tile tile 3], rows and cols a `Lines`; features, of
+      shape [b h w d]; size, (H, W) of the virtual image; box, (top, left, height, width); out, written, of shape
+      [b, height, width, 3]; finish, float32 array -> values of out's dtype; tile, the side, default by device; place,
+      (h, w, top, left) where `features` are a window, at cells (top, left), of the h x w cells of the virtual image;
+      finer, how many times finer rows and columns are rendered, then reduced.
     """
     tile = tile or TILES.get(jax.default_backend(), 256)
+    tile = tile if max(finer) == 1 else max(16, 2 * tile // max(finer))
     top, left, height, width = box
     h, w, first_row, first_column = place or (*features.shape[1:3], 0, 0)
 
-    def locate(latent, size, start, first, cells):
-        found = models.axis(latent, size, start, tile)
-        return found._replace(index=np.clip(found.index - first, 0, cells - 1)) if place else found
+    def locate(latent, size, start, first, cells, times):
+        if times == 1:
+            found, weights = models.axis(latent, size, start, tile), None
+        else:
+            found = models.axis(latent, *models.fine_span(start, tile, size, times))
+            weights = models.reduction(start, tile, size, times)
+        found = found._replace(index=np.clip(found.index - first, 0, cells - 1)) if place else found
+        return Lines(found, weights)
 
     for y in range(top // tile * tile, top + height, tile):
-        rows = locate(h, size[0], y, first_row, features.shape[1])
+        rows = locate(h, size[0], y, first_row, features.shape[1], finer[0])
         low_y, high_y = max(y, top), min(y + tile, top + height)
         for x in range(left // tile * tile, left + width, tile):
-            columns = locate(w, size[1], x, first_column, features.shape[2])
+            columns = locate(w, size[1], x, first_column, features.shape[2], finer[1])
             pixels = np.asarray(grid(features, rows, columns))
             low_x, high_x = max(x, left), min(x + tile, left + width)
             inside = pixels[:, low_y - y : high_y - y, low_x - x : high_x - x]

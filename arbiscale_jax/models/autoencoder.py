@@ -3,23 +3,24 @@
 import jax.numpy as jnp
 from flax import linen as nn
 
-from .layers import Attention, GroupNorm, conv1x1, conv3x3, with_remat
+from .layers import Attention, conv1x1, conv3x3, make_norm, with_remat
 
-EPSILON = 1e-6  # of the auto-encoder's GroupNorm
+EPSILON = 1e-6  # of the auto-encoder's norms
 
 
 class ResBlock(nn.Module):
-    """Adds two (GroupNorm, SiLU, 3x3 convolution) to the input, through a 1x1 shortcut where channels change."""
+    """Adds two (norm, SiLU, 3x3 convolution) to the input, through a 1x1 shortcut where channels change."""
 
     features: int
     num_groups: int
+    norm: str = "group"
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x):  # b h w c
-        h = nn.silu(GroupNorm(self.num_groups, EPSILON, dtype=self.dtype, name="norm1")(x))
+        h = nn.silu(make_norm(self.norm, self.num_groups, EPSILON, self.dtype, "norm1")(x))
         h = conv3x3(self.features, dtype=self.dtype, name="conv1")(h)
-        h = nn.silu(GroupNorm(self.num_groups, EPSILON, dtype=self.dtype, name="norm2")(h))
+        h = nn.silu(make_norm(self.norm, self.num_groups, EPSILON, self.dtype, "norm2")(h))
         h = conv3x3(self.features, dtype=self.dtype, name="conv2")(h)
         if x.shape[-1] != self.features:
             x = conv1x1(self.features, dtype=self.dtype, name="shortcut")(x)
@@ -36,14 +37,16 @@ class _Tower(nn.Module):
     attn_levels: tuple[int, ...] = ()  # levels with self-attention after each residual block; 0 is the finest
     mid_attention: bool = True
     num_groups: int = 32
+    norm: str = "group"
     remat: bool = False  # recompute each block in the backward pass instead of keeping its activations
     dtype: jnp.dtype = jnp.float32
 
     def res(self, x, features, name):
-        return with_remat(ResBlock, self.remat)(features, self.num_groups, dtype=self.dtype, name=name)(x)
+        return with_remat(ResBlock, self.remat)(features, self.num_groups, self.norm, dtype=self.dtype, name=name)(x)
 
     def attention(self, x, name):
-        return with_remat(Attention, self.remat)(1, self.num_groups, EPSILON, dtype=self.dtype, name=name)(x)
+        block = with_remat(Attention, self.remat)
+        return block(1, self.num_groups, EPSILON, norm=self.norm, dtype=self.dtype, name=name)(x)
 
     def middle(self, x):
         x = self.res(x, x.shape[-1], "mid_block_1")
@@ -70,7 +73,7 @@ class ConvEncoder(_Tower):
                     x.shape[-1], (3, 3), 2, ((0, 1), (0, 1)), dtype=self.dtype, name=f"down_{level}_downsample"
                 )(x)
         x = self.middle(x)
-        x = nn.silu(GroupNorm(self.num_groups, EPSILON, dtype=self.dtype, name="norm_out")(x))
+        x = nn.silu(make_norm(self.norm, self.num_groups, EPSILON, self.dtype, "norm_out")(x))
         features = self.z_channels * (2 if self.double_z else 1)
         x = conv3x3(features, name="conv_out")(x.astype(jnp.float32))
         return conv1x1(features, name="quant_conv")(x)  # b H/f W/f c or 2c

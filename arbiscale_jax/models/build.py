@@ -7,7 +7,46 @@ import jax.numpy as jnp
 from .autoencoder import ConvDecoder, ConvEncoder
 from .first_stage import FirstStage
 from .liif import Liif
+from .local import LinearEncoder, LocalUNet, SubcellDecoder
 from .unet import UNet
+
+FIRST_STAGES, UNETS = ("conv", "linear_code"), ("adm", "local")  # architectures
+_ADDED = {  # fields that came later, with what they mean for a configuration that lacks them
+    "first_stage": {"architecture": "conv", "norm": "group", "subcell": {"blocks": 4, "features": 32, "convs": 2}},
+    "unet": {"architecture": "adm", "norm": "group", "mid_attention": True, "strength": False},
+    "sampling": {"restore": -1.0, "finest": 0.0},
+}
+
+
+def complete(model: Mapping) -> dict:
+    """Fills in, in the `model` part of a configuration, the fields that an earlier version did not have."""
+    return {name: {**_ADDED.get(name, {}), **section} for name, section in model.items()}
+
+
+def reach(model: Mapping, evaluations: int) -> int | None:
+    """Returns how many latent cells away from a cell the input can still change its render, through all networks.
+
+    Args: evaluations, of the U-Net.
+    Returns: None where a network has attention, or a statistic over space: then everything changes everything.
+    """
+    model = complete(model)
+    first, unet = model["first_stage"], model["unet"]
+    kinds = (first["architecture"], unet["architecture"])
+    if "group" in (first["norm"], unet["norm"]) or kinds != ("linear_code", "local"):
+        return None
+    levels, last = unet["channel_mult"], len(unet["channel_mult"]) - 1
+    blocks = unet["num_res_blocks"]
+    blocks = [blocks] * (last + 1) if isinstance(blocks, int) else blocks
+    runs = [2 * n + (level == 0) if level < last else n for level, n in enumerate(blocks[: len(levels)])]
+    of_unet = 2 + sum(2 * n * 2**level for level, n in enumerate(runs)) + 2 ** (last + 1)  # two 3x3 a block; strides
+    of_interpolation, of_encoder = 2, 1 + 2 * first["num_res_blocks"]
+    of_decoder = 2 + 2 * first["subcell"]["blocks"] + first["subcell"]["convs"]  # more than its sub-cells need
+    return of_interpolation + of_encoder + evaluations * of_unet + of_decoder
+
+
+def predicts(model: Mapping) -> str:
+    """Returns what the U-Net predicts: eps, or z_0."""
+    return "z_0" if complete(model)["unet"]["architecture"] == "local" else "eps"
 
 
 def spatial_factor(model: Mapping) -> int:
@@ -33,41 +72,55 @@ def attention_levels(first_stage: Mapping, part: str) -> tuple[int, ...]:
 
 def build_first_stage(model: Mapping, dtype=jnp.float32, remat: bool = False) -> FirstStage:
     """Builds E, D and f_theta; `dtype` is the compute type, parameters are float32; `remat` saves training memory."""
+    model = complete(model)
     cfg, liif = model["first_stage"], model["liif"]
-    shared = dict(
-        z_channels=cfg["z_channels"],
-        ch=cfg["ch"],
-        ch_mult=tuple(cfg["ch_mult"]),
-        num_res_blocks=cfg["num_res_blocks"],
-        mid_attention=cfg["mid_attention"],
-        num_groups=cfg["num_groups"],
+    shared = dict(z_channels=cfg["z_channels"], ch=cfg["ch"], num_res_blocks=cfg["num_res_blocks"])
+    shared |= dict(num_groups=cfg["num_groups"], norm=cfg["norm"], remat=remat, dtype=dtype)
+    if cfg["architecture"] == "conv":
+        shared |= dict(ch_mult=tuple(cfg["ch_mult"]), mid_attention=cfg["mid_attention"])
+        encoder = ConvEncoder(**shared, attn_levels=attention_levels(cfg, "encoder"), double_z=cfg["double_z"])
+        decoder = ConvDecoder(**shared, attn_levels=attention_levels(cfg, "decoder"))
+        features = cfg["ch"] * cfg["ch_mult"][0]
+    elif cfg["architecture"] == "linear_code":
+        if cfg["double_z"]:
+            raise ValueError("A linear_code first stage has no variance; set model.first_stage.double_z=False.")
+        sub, shared["factor"] = cfg["subcell"], spatial_factor(model)
+        features = sub["features"]
+        encoder = LinearEncoder(**shared)
+        decoder = SubcellDecoder(
+            **shared | {"num_res_blocks": sub["blocks"]}, features=features, num_convs=sub["convs"]
+        )
+    else:
+        raise ValueError(f"model.first_stage.architecture is one of {FIRST_STAGES}, got {cfg['architecture']!r}.")
+    f_theta = Liif(
+        tuple(liif["hidden"]),
+        liif["local_ensemble"],
+        liif["cell_decode"],
+        features,
+        cfg["architecture"] == "linear_code",
         remat=remat,
         dtype=dtype,
     )
-    return FirstStage(
-        encoder=ConvEncoder(**shared, attn_levels=attention_levels(cfg, "encoder"), double_z=cfg["double_z"]),
-        decoder=ConvDecoder(**shared, attn_levels=attention_levels(cfg, "decoder")),
-        liif=Liif(
-            tuple(liif["hidden"]),
-            liif["local_ensemble"],
-            liif["cell_decode"],
-            cfg["ch"] * cfg["ch_mult"][0],
-            remat=remat,
-            dtype=dtype,
-        ),
-    )
+    return FirstStage(encoder=encoder, decoder=decoder, liif=f_theta)
 
 
-def build_unet(model: Mapping, dtype=jnp.float32, remat: bool = False) -> UNet:
-    """Builds eps_theta; it takes twice z_channels where model.condition is enabled."""
-    cfg = dict(model["unet"])
-    blocks = cfg.pop("num_res_blocks")
+def build_unet(model: Mapping, dtype=jnp.float32, remat: bool = False) -> UNet | LocalUNet:
+    """Builds the diffusion network: eps_theta, or one that predicts z_0 (`predicts`).
+
+    It takes twice z_channels where model.condition is enabled. Raises: ValueError for another architecture.
+    """
+    model = complete(model)
+    cfg, channels = model["unet"], model["first_stage"]["z_channels"]
+    blocks = cfg["num_res_blocks"]
+    blocks = blocks if isinstance(blocks, int) else tuple(blocks)
+    shared = dict(out_channels=channels, model_channels=cfg["model_channels"], channel_mult=tuple(cfg["channel_mult"]))
+    shared |= dict(num_groups=cfg["num_groups"], norm=cfg["norm"], remat=remat, dtype=dtype)
+    if cfg["architecture"] == "local":
+        blocks = (blocks,) * len(cfg["channel_mult"]) if isinstance(blocks, int) else blocks
+        return LocalUNet(**shared, num_res_blocks=blocks, strength=cfg["strength"])
+    if cfg["architecture"] != "adm":
+        raise ValueError(f"model.unet.architecture is one of {UNETS}, got {cfg['architecture']!r}.")
+    own = ("num_heads", "num_head_channels", "scale_shift", "resblock_updown", "dropout", "mid_attention")
     return UNet(
-        out_channels=model["first_stage"]["z_channels"],
-        num_res_blocks=blocks if isinstance(blocks, int) else tuple(blocks),
-        channel_mult=tuple(cfg.pop("channel_mult")),
-        attention_rates=tuple(cfg.pop("attention_rates")),
-        **cfg,
-        remat=remat,
-        dtype=dtype,
+        **shared, num_res_blocks=blocks, attention_rates=tuple(cfg["attention_rates"]), **{k: cfg[k] for k in own}
     )

@@ -1,7 +1,9 @@
-"""The patch discriminator of the LDM auto-encoders (pix2pix's "PatchGAN", Isola et al. 2017)."""
+"""Discriminators: pix2pix's patches (Isola et al. 2017), as in the LDM auto-encoders, and Real-ESRGAN's U-Net."""
 
 import math
+from functools import partial
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -10,8 +12,12 @@ from .layers import GroupNorm
 SLOPE = 0.2  # of LeakyReLU below zero
 MAX_WIDTH = 8  # times ch
 GROUPS = 8  # of GroupNorm, fewer where the channels do not divide
+HALVINGS = 3  # of the U-Net
+LEAST_UNET_SIDE = 2 * 2**HALVINGS  # pixels: at its coarsest the U-Net still compares neighbours
+POWER_ITERATIONS = 8  # for a singular value; of random kernels within 10 % below
 
 _init = nn.initializers.normal(0.02)
+_unet_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # PyTorch's default for convolutions
 
 
 def least_side(num_layers: int) -> int:
@@ -43,3 +49,80 @@ class PatchDiscriminator(nn.Module):
             x = GroupNorm(math.gcd(features, GROUPS), 1e-5, dtype=self.dtype, name=f"norm_{i}")(x)
             x = nn.leaky_relu(x, SLOPE)
         return self.conv(x.astype(jnp.float32), 1, 1, "conv_out", dtype=jnp.float32)[..., 0]  # b h w, logits
+
+
+def spectral_norm(kernel):
+    """Estimates the largest singular value of a kernel [... c], c its output channels, taken as a matrix -> [].
+
+    Some power iterations from a fixed start (Miyato et al. 2018, algorithm 1, which carries one iteration on from step
+    to step in a variable): the value depends on the kernel alone, and is never above the true one. In float32; the
+    gradient is that of u^T K v with u and v held.
+    """
+    kernel = kernel.astype(jnp.float32).reshape(-1, kernel.shape[-1])  # n c
+    fixed, dot = jax.lax.stop_gradient(kernel), partial(jnp.dot, precision="highest")
+
+    def iterate(_, v):
+        return _unit(dot(_unit(dot(fixed, v)), fixed))
+
+    v = jax.lax.fori_loop(0, POWER_ITERATIONS, iterate, jax.random.normal(jax.random.key(0), kernel.shape[1:]))
+    u = _unit(dot(fixed, v))
+    return dot(dot(u, kernel), v)
+
+
+def _unit(x):
+    return x / (jnp.linalg.norm(x) + 1e-12)
+
+
+class SpectralConv(nn.Module):
+    """A convolution without bias whose kernel is divided by its `spectral_norm`."""
+
+    features: int
+    width: int  # of the square kernel
+    stride: int = 1
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):  # b h w c
+        kernel = self.param("kernel", _unet_init, (self.width, self.width, x.shape[-1], self.features))
+        kernel = (kernel / (spectral_norm(kernel) + 1e-12)).astype(self.dtype)
+        options = {"padding": ((1, 1), (1, 1)), "dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+        return jax.lax.conv_general_dilated(x.astype(self.dtype), kernel, (self.stride, self.stride), **options)
+
+
+class UNetDiscriminator(nn.Module):
+    """Judges every pixel in its surroundings: the U-Net with spectral normalisation of Real-ESRGAN (Wang et al. 2021).
+
+    Where a side is no multiple of 8, the image is continued by its border at the right and at the bottom, and what is
+    judged there is cut off.
+    """
+
+    ch: int = 64
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):  # b H W 3, about [-1, 1]
+        h, w = x.shape[1:3]
+        x = jnp.pad(x, ((0, 0), *((0, -side % 2**HALVINGS) for side in (h, w)), (0, 0)), mode="edge")
+        plain = partial(nn.Conv, kernel_size=(3, 3), padding=((1, 1), (1, 1)), kernel_init=_unet_init)
+        spectral = partial(SpectralConv, dtype=self.dtype)
+        x = nn.leaky_relu(plain(self.ch, dtype=self.dtype, name="conv_in")(x), SLOPE)
+        skips = []
+        for i in range(1, HALVINGS + 1):
+            skips.append(x)
+            x = nn.leaky_relu(spectral(self.ch * 2**i, 4, 2, name=f"down_{i}")(x), SLOPE)
+        for i in range(HALVINGS - 1, -1, -1):
+            x = nn.leaky_relu(spectral(self.ch * 2**i, 3, name=f"up_{i}")(_doubled(_doubled(x, 1), 2)), SLOPE)
+            x = x + skips.pop()
+        for i in range(2):
+            x = nn.leaky_relu(spectral(self.ch, 3, name=f"conv_{i}")(x), SLOPE)
+        return plain(1, dtype=jnp.float32, name="conv_out")(x.astype(jnp.float32))[:, :h, :w, 0]  # b H W, logits
+
+
+def _doubled(x, dim: int):
+    """Doubles one dimension of x by linear interpolation between pixel centres, the border repeated."""
+    n = x.shape[dim]
+    ends = [jax.lax.slice_in_dim(x, i, i + 1, axis=dim) for i in (0, n - 1)]
+    padded = jnp.concatenate([ends[0], x, ends[1]], axis=dim)
+    before, after = (jax.lax.slice_in_dim(padded, i, i + n, axis=dim) for i in (0, 2))
+    pairs = jnp.stack([0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after], axis=dim + 1)
+    return pairs.reshape(*x.shape[:dim], 2 * n, *x.shape[dim + 1 :])

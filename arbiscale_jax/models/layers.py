@@ -1,5 +1,6 @@
 """Layers that the auto-encoder and the U-Net share. Axis letters: b batch, h w space, n tokens, m heads, c channels."""
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -8,6 +9,8 @@ from flax import linen as nn
 
 BLOCKED_ABOVE = 4096  # tokens; beyond it attention is computed in blocks of queries
 BLOCK_ELEMENTS = 2**24  # of the attention matrix held at once
+
+NORMS = ("group", "channel", "none")
 
 conv3x3 = partial(nn.Conv, kernel_size=(3, 3), padding=((1, 1), (1, 1)))
 conv1x1 = partial(nn.Conv, kernel_size=(1, 1))
@@ -48,6 +51,37 @@ class GroupNorm(nn.Module):
         return x.reshape(b, h, w, c).astype(self.dtype)
 
 
+class ChannelNorm(nn.Module):
+    """Divides each position's channels by their root mean square (Zhang and Sennrich 2019), in float32.
+
+    No statistic reaches over space, so a window of a picture gives the picture's own values. [b h w c] -> [b h w c].
+    """
+
+    epsilon: float
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        scale = self.param("scale", nn.initializers.ones_init(), (x.shape[-1],))
+        x = x.astype(jnp.float32)
+        power = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
+        return (x * (jax.lax.rsqrt(power + self.epsilon) * scale)).astype(self.dtype)
+
+
+def make_norm(kind: str, num_groups: int, epsilon: float, dtype, name: str) -> Callable:
+    """Builds the normalisation `kind`: group (the paper's), channel (per position) or none (the identity).
+
+    Raises: ValueError for another kind.
+    """
+    if kind == "group":
+        return GroupNorm(num_groups, epsilon, dtype=dtype, name=name)
+    if kind == "channel":
+        return ChannelNorm(epsilon, dtype=dtype, name=name)
+    if kind == "none":
+        return lambda x: x.astype(dtype)
+    raise ValueError(f"norm is one of {', '.join(NORMS)}, got {kind!r}.")
+
+
 def attend(q, k, v):
     """Computes softmax(q k^T / sqrt(c)) v, the softmax in float32; in blocks of queries above 4 096 tokens.
 
@@ -82,6 +116,7 @@ class Attention(nn.Module):
     num_groups: int
     epsilon: float
     zero_init: bool = False  # the output projection starts at zero
+    norm: str = "group"  # one of NORMS
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -89,7 +124,8 @@ class Attention(nn.Module):
         b, h, w, c = x.shape
         if c % self.num_heads:
             raise ValueError(f"Attention needs channels divisible by num_heads={self.num_heads}, got {c}.")
-        y = GroupNorm(self.num_groups, self.epsilon, dtype=self.dtype, name="norm")(x).reshape(b, h * w, c)
+        norm = make_norm(self.norm, self.num_groups, self.epsilon, self.dtype, "norm")
+        y = norm(x).reshape(b, h * w, c)
         qkv = nn.Dense(3 * c, dtype=self.dtype, name="qkv")(y).reshape(
             b, h * w, self.num_heads, 3 * c // self.num_heads
         )

@@ -81,21 +81,40 @@ def _tail(kernels, biases, x, dtype):
     return nn.relu(x.astype(jnp.float32)) @ kernels[-1] + biases[-1]
 
 
+def select(features, rows, cols, *, products: bool = False):
+    """Picks features[:, rows][:, :, cols]: [b h w d], rows [p] and cols [q] -> [b p q d].
+
+    Args: products, by matrices of zeros and ones, whose gradient is a product too; a gather's is a scatter, which
+      accelerators compute slowly. Float32 features keep all their bits (precision "highest").
+    """
+    if not products:
+        return features[:, rows[:, None], cols]
+    of_row, of_col = (jax.nn.one_hot(i, n, dtype=features.dtype) for i, n in zip((rows, cols), features.shape[1:3]))
+    picked = jnp.einsum("ph,bhwd->bpwd", of_row, features, precision="highest")
+    return jnp.einsum("qw,bpwd->bpqd", of_col, picked, precision="highest")
+
+
 class Liif(nn.Module):
-    """An MLP of ReLU layers from [feature, relative coordinate, cell size] to RGB, blended over four cells."""
+    """An MLP of ReLU layers from [feature, relative coordinate, cell size] to RGB, blended over four cells.
+
+    Where `residual`, a cell's first three features are its colour, and the MLP, which starts near zero, adds to it.
+    """
 
     hidden: tuple[int, ...] = (256, 256, 256, 256)
     local_ensemble: bool = True
     cell_decode: bool = True
     features: int = 128  # c of the feature map
+    residual: bool = False
     remat: bool = False  # recompute the MLP in the backward pass instead of keeping its activations
     dtype: jnp.dtype = jnp.float32
 
     def setup(self):
         widths = (self.features + (4 if self.cell_decode else 2), *self.hidden, 3)
+        inits = [nn.initializers.he_uniform()] * (len(widths) - 1)
+        if self.residual:
+            inits[-1] = nn.initializers.normal(0.003)
         self.kernels = [
-            self.param(f"kernel_{i}", nn.initializers.he_uniform(), (a, b))
-            for i, (a, b) in enumerate(zip(widths, widths[1:]))
+            self.param(f"kernel_{i}", init, (a, b)) for i, (init, a, b) in enumerate(zip(inits, widths, widths[1:]))
         ]
         self.biases = [self.param(f"bias_{i}", nn.initializers.zeros_init(), (b,)) for i, b in enumerate(widths[1:])]
 
@@ -114,11 +133,12 @@ class Liif(nn.Module):
         share, rgb = blend_weights(y, x)[..., 0, 0], 0.0
         for i in range(y.rel.shape[0]):
             for j in range(x.rel.shape[0]):
-                inputs = [feat[y.index[i, 0], x.index[j, 0]].astype(jnp.float32), y.rel[i], x.rel[j]]
+                feature = feat[y.index[i, 0], x.index[j, 0]].astype(jnp.float32)
+                inputs = [feature, y.rel[i], x.rel[j]]
                 if self.cell_decode:
                     inputs += [y.cell[None], x.cell[None]]
                 hidden = jnp.concatenate(inputs) @ self.kernels[0] + self.biases[0]
-                rgb += share[i, j] * self.tail(hidden)
+                rgb += share[i, j] * (self.tail(hidden) + (feature[:3] if self.residual else 0))
         return rgb
 
     def points(self, feat, y: Axis, x: Axis):
@@ -133,21 +153,24 @@ class Liif(nn.Module):
         """Applies the first layer's feature part once per latent cell instead of four times per pixel.
 
         Args: feat, [b h w c].
-        Returns: [b h w hidden[0]], float32.
+        Returns: [b h w hidden[0]] of the compute type; where residual [b h w hidden[0] + 3], float32, colours last.
         """
         kernel = self.kernels[0][: self.features]
-        return feat.astype(self.dtype) @ kernel.astype(self.dtype) + self.biases[0].astype(self.dtype)
+        out = feat.astype(self.dtype) @ kernel.astype(self.dtype) + self.biases[0].astype(self.dtype)
+        if not self.residual:
+            return out
+        return jnp.concatenate([out.astype(jnp.float32), feat[..., :3].astype(jnp.float32)], axis=-1)
 
-    def grid(self, projected, rows: Axis, cols: Axis):
+    def grid(self, projected, rows: Axis, cols: Axis, *, products: bool = False):
         """The fast path for a regular grid; equals `query` at every pixel up to rounding.
 
         Args: projected, `project`ed features [b h w d]; rows (p pixels) and cols (q pixels), shared by the batch, or
-          with a leading batch axis.
+          with a leading batch axis; products, see `select`: for training on an accelerator.
         Returns: [b p q 3], float32.
         """
         if rows.index.ndim == 3:
             # lifted by hand: `grid` only reads parameters that setup has made
-            return jax.vmap(lambda f, r, c: self.grid(f[None], r, c)[0])(projected, rows, cols)
+            return jax.vmap(lambda f, r, c: self.grid(f[None], r, c, products=products)[0])(projected, rows, cols)
         if not self.local_ensemble:
             rows, cols = nearest(rows), nearest(cols)
         c = self.features
@@ -159,9 +182,12 @@ class Liif(nn.Module):
         share, rgb = blend_weights(rows, cols), 0.0
         for i in range(rows.rel.shape[0]):
             for j in range(cols.rel.shape[0]):
-                x = projected[:, rows.index[i][:, None], cols.index[j]]  # b p q d
+                x = select(projected, rows.index[i], cols.index[j], products=products)  # b p q d
+                colour = 0
+                if self.residual:
+                    x, colour = jnp.split(x, [len(self.biases[0])], axis=-1)
                 x = x + of_row[i][:, None].astype(self.dtype) + of_col[j].astype(self.dtype)
-                rgb += share[i, j][..., None] * self.tail(x)
+                rgb += share[i, j][..., None] * (self.tail(x) + colour)
         return rgb
 
     def __call__(self, feat, rows: Axis, cols: Axis):

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-METHODS = ("bilinear", "nearest")
+METHODS = ("bilinear", "nearest", "bicubic")
 
 
 def interpolate(x, size: tuple[int, int], method: str = "bilinear"):
@@ -18,8 +18,9 @@ def interpolate(x, size: tuple[int, int], method: str = "bilinear"):
         for dim, out in zip((1, 2), size):
             x = jnp.take(x, np.arange(out, dtype=np.int64) * x.shape[dim] // out, axis=dim)
         return x
-    if method == "bilinear":
-        return jax.image.resize(x, (x.shape[0], *size, x.shape[3]), "bilinear", antialias=False, precision="highest")
+    if method in METHODS:  # JAX's cubic kernel has a = -0.5, as Pillow's
+        kernel = "cubic" if method == "bicubic" else method
+        return jax.image.resize(x, (x.shape[0], *size, x.shape[3]), kernel, antialias=False, precision="highest")
     raise ValueError(f"The interpolation is one of {', '.join(METHODS)}, got {method!r}.")
 
 

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from .layers import Attention, GroupNorm, conv1x1, conv3x3, with_remat
+from .layers import Attention, conv1x1, conv3x3, make_norm, with_remat
 from .resize import reflect
 
-EPSILON = 1e-5  # of the U-Net's GroupNorm
+EPSILON = 1e-5  # of the U-Net's norms
 
 
 def time_embedding(t, features: int, max_period: float = 10_000.0):
@@ -41,11 +41,12 @@ class UNetResBlock(nn.Module):
     scale_shift: bool = False
     resample: str = ""  # "", up or down: both branches, after norm and SiLU
     dropout: float = 0.0
+    norm: str = "group"
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x, emb, drop_keys=None):  # b h w c; b d; b
-        h = nn.silu(GroupNorm(self.num_groups, EPSILON, dtype=self.dtype, name="norm1")(x))
+        h = nn.silu(make_norm(self.norm, self.num_groups, EPSILON, self.dtype, "norm1")(x))
         if self.resample == "up":
             h, x = upsample(h), upsample(x)
         elif self.resample == "down":
@@ -54,7 +55,7 @@ class UNetResBlock(nn.Module):
         emb = nn.Dense(self.features * (1 + self.scale_shift), dtype=self.dtype, name="emb")(nn.silu(emb))[
             :, None, None
         ]
-        norm2 = GroupNorm(self.num_groups, EPSILON, dtype=self.dtype, name="norm2")
+        norm2 = make_norm(self.norm, self.num_groups, EPSILON, self.dtype, "norm2")
         if self.scale_shift:
             scale, shift = jnp.split(emb, 2, axis=-1)
             h = norm2(h) * (1 + scale) + shift
@@ -83,6 +84,8 @@ class UNet(nn.Module):
     resblock_updown: bool = False
     dropout: float = 0.0
     num_groups: int = 32
+    norm: str = "group"
+    mid_attention: bool = True  # self-attention in the middle block
     remat: bool = False  # recompute each block in the backward pass instead of keeping its activations
     dtype: jnp.dtype = jnp.float32
 
@@ -91,7 +94,7 @@ class UNet(nn.Module):
 
     def res(self, x, emb, features, drop_keys, name, resample=""):
         block = with_remat(UNetResBlock, self.remat)(
-            features, self.num_groups, self.scale_shift, resample, self.dropout, dtype=self.dtype, name=name
+            features, self.num_groups, self.scale_shift, resample, self.dropout, self.norm, dtype=self.dtype, name=name
         )
         if drop_keys is not None:
             drop_keys = jax.vmap(jax.random.fold_in, (0, None))(drop_keys, np.uint32(zlib.crc32(name.encode())))
@@ -100,7 +103,8 @@ class UNet(nn.Module):
     def attention(self, x, name):
         heads = x.shape[-1] // self.num_head_channels if self.num_head_channels else self.num_heads
         block = with_remat(Attention, self.remat)
-        return block(heads, self.num_groups, EPSILON, zero_init=True, dtype=self.dtype, name=name)(x)
+        options = dict(zero_init=True, norm=self.norm, dtype=self.dtype, name=name)
+        return block(heads, self.num_groups, EPSILON, **options)(x)
 
     @nn.compact
     def __call__(self, z_t, t, c=None, drop_keys=None):
@@ -136,7 +140,8 @@ class UNet(nn.Module):
                 skips.append(x)
 
         x = self.res(x, emb, x.shape[-1], drop_keys, "mid_block_1")
-        x = self.attention(x, "mid_attn")
+        if self.mid_attention:
+            x = self.attention(x, "mid_attn")
         x = self.res(x, emb, x.shape[-1], drop_keys, "mid_block_2")
 
         for level in reversed(range(last + 1)):
@@ -153,7 +158,7 @@ class UNet(nn.Module):
                 else:
                     x = conv3x3(x.shape[-1], dtype=self.dtype, name=name)(upsample(x))
 
-        x = nn.silu(GroupNorm(self.num_groups, EPSILON, name="norm_out")(x))
+        x = nn.silu(make_norm(self.norm, self.num_groups, EPSILON, jnp.float32, "norm_out")(x))
         x = conv3x3(self.out_channels, kernel_init=nn.initializers.zeros_init(), name="conv_out")(x)
         return x[:, : size[0], : size[1]]
 

@@ -1,15 +1,18 @@
 """The discriminator's part in the first stage and in alignment: both players' losses and the weight that balances them.
 
 The recipe of the LDM auto-encoders (Esser et al. 2021, Eq. 7; Rombach et al. 2022, appendix G). Their two optimizers
-take turns on a batch; here both updates come from one gradient at the weights before the step.
+take turns on a batch; here both updates come from one gradient at the weights before the step. Logits are [b h w], of
+patches or of pixels.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from flax import linen as nn
 
 from arbiscale_jax import models
 from arbiscale_jax.errors import UserError
@@ -17,6 +20,7 @@ from arbiscale_jax.errors import UserError
 from . import stage as s
 
 DELTA = 1e-4  # added to the adversarial gradient's norm
+NETS, LOSSES = ("patch", "unet"), ("hinge", "logistic")  # loss.disc_net, loss.disc_loss
 
 
 class Rendering(NamedTuple):
@@ -31,14 +35,34 @@ class Rendering(NamedTuple):
     rec_loss: Callable  # x_hat -> [], the reconstruction's part of `loss`
 
 
-def discriminator_loss(real, fake):
-    """Hinge loss of logits on true and rendered images, of any shape -> []."""
+class Critic(NamedTuple):
+    """The discriminator, how it starts and how it learns."""
+
+    net: nn.Module
+    init: Callable  # (key) -> {"params": random weights, "opt_state": ...}
+    tx: optax.GradientTransformation
+    kind: str  # of LOSSES
+
+
+def discriminator_loss(real, fake, kind: str = "hinge"):
+    """Computes the hinge or the logistic loss of logits on true and rendered images, of any shape -> []."""
+    if kind == "logistic":
+        return jnp.mean(jax.nn.softplus(-real)) + jnp.mean(jax.nn.softplus(fake))
     return 0.5 * (jnp.mean(jax.nn.relu(1 - real)) + jnp.mean(jax.nn.relu(1 + fake)))
 
 
-def generator_loss(fake):
-    """Minus the mean logit on rendered images -> []."""
-    return -jnp.mean(fake)
+def generator_loss(fake, kind: str = "hinge", axis: tuple[int, ...] | None = None):
+    """Averages over `axis`, by default all, what logits on rendered images cost the generator.
+
+    Minus the logit beside the hinge loss; beside the logistic one softplus(-logit), the non-saturating loss of
+    Goodfellow et al. 2014.
+    """
+    return jnp.mean(jax.nn.softplus(-fake), axis) if kind == "logistic" else -jnp.mean(fake, axis)
+
+
+def share_right(real, fake):
+    """Computes the share of logits on true and rendered images, as many of each, that have the right sign -> []."""
+    return 0.5 * (jnp.mean(real > 0) + jnp.mean(fake < 0))
 
 
 def adaptive_weight(out: Rendering, adv_loss: Callable, most: float):
@@ -57,51 +81,61 @@ def _ratio(rec, adv, most: float):
     return jnp.clip(rec / (adv + DELTA), 0, most)
 
 
-def _play(net, loss, disc, x_hat, x, adv_weight: float, score: Callable, balance: Callable) -> tuple:
-    """Lets the discriminator `disc` judge renders x_hat and truths x [b p p 3].
+def _play(critic: Critic, loss, disc, x_hat, x, score: Callable, balance: Callable) -> dict:
+    """Lets the discriminator of weights `disc` judge renders x_hat and truths x [b p p 3].
 
-    Args: adv_weight, of the generator's loss; score, logits [b h w] -> that loss []; balance, the loss as a function of
-      x_hat -> the weight [] that loss.adaptive_weight asks for.
-    Returns: the generator's weighted loss [], the discriminator's [], metrics.
+    Args: score, logits [b h w] -> the generator's loss []; balance, the loss as a function of x_hat -> the weight []
+      that loss.adaptive_weight asks for.
+    Returns: metrics, of which g is the generator's loss, adaptive_weight its weight and d the discriminator's loss.
     """
 
     def adv_loss(x_hat):
-        return score(net.apply({"params": jax.lax.stop_gradient(disc)}, x_hat))
+        return score(critic.net.apply({"params": jax.lax.stop_gradient(disc)}, x_hat))
 
     g = adv_loss(x_hat)
     ratio = jax.lax.stop_gradient(balance(adv_loss)) if loss.adaptive_weight else jnp.float32(1)
-    judged = net.apply({"params": disc}, jnp.concatenate([x, jax.lax.stop_gradient(x_hat)]))
+    judged = critic.net.apply({"params": disc}, jnp.concatenate([x, jax.lax.stop_gradient(x_hat)]))
     real, fake = jnp.split(judged, 2)
-    d = discriminator_loss(real, fake)
-    metrics = {"g": g, "d": d, "adaptive_weight": ratio}
-    return adv_weight * ratio * g, d, {**metrics, "logits_real": jnp.mean(real), "logits_fake": jnp.mean(fake)}
+    d = discriminator_loss(real, fake, critic.kind)
+    metrics = {"g": g, "d": d, "right": share_right(real, fake), "adaptive_weight": ratio}
+    return {**metrics, "logits_real": jnp.mean(real), "logits_fake": jnp.mean(fake)}
 
 
-def _make_critic(config, weight: str, side: int) -> tuple | None:
+def _make_critic(config, weight: str, side: int) -> Critic | None:
     """Builds the discriminator, its initialization and its optimizer, None where the field `weight` is 0.
 
     Args: side, of the renders in pixels.
-    Raises: UserError for fields out of range, or renders smaller than the discriminator's patches allow.
+    Raises: UserError for fields out of range, or renders smaller than the discriminator allows.
     """
     loss = config.loss
     s.check_least(config, {weight: 0, "loss.disc_start": 0, "loss.disc_layers": 1, "loss.disc_ch": 1})
     s.check_least(config, {"loss.disc_learning_rate": 0, "loss.adaptive_weight_max": 0})
+    for field, known in (("disc_net", NETS), ("disc_loss", LOSSES)):
+        if loss[field] not in known:
+            raise UserError(f"loss.{field} is one of {', '.join(known)}, got {loss[field]!r}.")
     if not loss[weight.split(".")[1]]:
         return None
-    least = models.least_side(loss.disc_layers)
+    net, least, asked = _make_net(config)
     if side < least:
         raise UserError(
-            f"loss.disc_layers={loss.disc_layers} needs data.target_patch of at least {least}, got "
-            f"{side}; lower the one or raise the other."
+            f"{asked} needs data.target_patch of at least {least}, got {side}; raise it or change the discriminator."
         )
-    net = models.PatchDiscriminator(loss.disc_ch, loss.disc_layers, s.compute_dtype(config))
     tx = optax.adam(loss.disc_learning_rate, b1=0.5, b2=0.9)  # the betas of the LDM recipe
 
     def init(key):
         params = net.init(key, jnp.zeros((1, least, least, 3)))["params"]
         return {"params": params, "opt_state": tx.init(params)}
 
-    return net, init, tx
+    return Critic(net, init, tx, loss.disc_loss)
+
+
+def _make_net(config) -> tuple:
+    """Returns the network of loss.disc_net, the smallest side it can judge, the setting that asks for that side."""
+    loss, dtype = config.loss, s.compute_dtype(config)
+    if loss.disc_net == "unet":
+        return models.UNetDiscriminator(loss.disc_ch, dtype), models.LEAST_UNET_SIDE, "loss.disc_net=unet"
+    net = models.PatchDiscriminator(loss.disc_ch, loss.disc_layers, dtype)
+    return net, models.least_side(loss.disc_layers), f"loss.disc_layers={loss.disc_layers}"
 
 
 def make_adversary(config, forward: Callable) -> s.Adversary | None:
@@ -110,10 +144,9 @@ def make_adversary(config, forward: Callable) -> s.Adversary | None:
     Args: forward, (params, frozen, batch, key) -> Rendering.
     Raises: UserError for fields out of range, or a window smaller than the discriminator's patches allow.
     """
-    loss, made = config.loss, _make_critic(config, "loss.disc_weight", config.data.target_patch)
-    if made is None:
+    loss, critic = config.loss, _make_critic(config, "loss.disc_weight", config.data.target_patch)
+    if critic is None:
         return None
-    net, init, tx = made
 
     def loss_fn(params, disc, frozen, batch, key):
         out = forward(params, frozen, batch, key)
@@ -121,11 +154,12 @@ def make_adversary(config, forward: Callable) -> s.Adversary | None:
         def balance(adv_loss):
             return adaptive_weight(out, adv_loss, loss.adaptive_weight_max)
 
-        share, d, judged = _play(net, loss, disc, out.x_hat, out.x, loss.disc_weight, generator_loss, balance)
-        total = out.loss + share
-        return total + d, {**out.metrics, "loss": total, **judged}
+        score = partial(generator_loss, kind=critic.kind)
+        judged = _play(critic, loss, disc, out.x_hat, out.x, score, balance)
+        total = out.loss + loss.disc_weight * judged["adaptive_weight"] * judged["g"]
+        return total + judged["d"], {**out.metrics, "loss": total, **judged}
 
-    return s.Adversary(init, loss_fn, tx, loss.disc_start)
+    return s.Adversary(critic.init, loss_fn, critic.tx, loss.disc_start)
 
 
 def make_path_adversary(config, side: int) -> s.Adversary | None:
@@ -138,22 +172,21 @@ def make_path_adversary(config, side: int) -> s.Adversary | None:
     Args: side, of the renders in pixels.
     Raises: UserError like `make_adversary`.
     """
-    loss, made = config.loss, _make_critic(config, "loss.align_disc_weight", side)
-    if made is None:
+    loss, critic = config.loss, _make_critic(config, "loss.align_disc_weight", side)
+    if critic is None:
         return None
-    net, init, tx = made
 
     def loss_fn(disc, x_hat, x, rec_loss, weight):
         fixed = jax.lax.stop_gradient(x_hat)
 
         def score(logits):
-            return -jnp.mean(weight * jnp.mean(logits, axis=(1, 2)))
+            return jnp.mean(weight * generator_loss(logits, critic.kind, axis=(1, 2)))
 
         def balance(adv_loss):
             rec, adv = (jnp.linalg.norm(jax.grad(part)(fixed)) for part in (rec_loss, adv_loss))
             return _ratio(rec, adv, loss.adaptive_weight_max)
 
-        share, _, judged = _play(net, loss, disc, x_hat, x, loss.align_disc_weight, score, balance)
-        return share, judged
+        judged = _play(critic, loss, disc, x_hat, x, score, balance)
+        return loss.align_disc_weight * judged["adaptive_weight"] * judged["g"], judged
 
-    return s.Adversary(init, loss_fn, tx, loss.disc_start)
+    return s.Adversary(critic.init, loss_fn, critic.tx, loss.disc_start)

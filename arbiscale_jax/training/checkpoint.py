@@ -15,6 +15,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
+from arbiscale_jax import models
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.storage import CHECKPOINTS, CONFIG, FROZEN, has_checkpoint, newest_step, read_config
 from arbiscale_jax.weights import save_weights
@@ -106,7 +107,7 @@ def check_resumable(run_dir: Path, config: dict) -> None:
     """Raises: UserError naming the field if the run was started with another stage or model (sampling aside)."""
 
     def fixed(config):
-        return {"stage": config.get("stage"), "model": {**config.get("model", {}), "sampling": None}}
+        return {"stage": config.get("stage"), "model": {**models.complete(config.get("model", {})), "sampling": None}}
 
     if field := first_difference(fixed(read_config(run_dir)), fixed(config)):
         raise UserError(f"{run_dir} holds a run with another {field}; resume it with its own config or set --workdir.")

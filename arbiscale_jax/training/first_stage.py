@@ -1,8 +1,8 @@
 """Stage 1: E, D and f_theta together, on the render at a random size against the image resized to it (paper 4.2).
 
-L1, plus LPIPS, a KL and a patch discriminator where their weights say so. With double_z the latent is a posterior
-sample and the KL to N(0, 1) is added. L1 and KL are sums per image over the number of the image's values, as in the LDM
-auto-encoders, whose weights therefore mean the same here.
+L1, plus coarse colours, the spectrum, LPIPS, a KL and a discriminator where their weights say so. With double_z the
+latent is a posterior sample and the KL to N(0, 1) is added. L1 and KL are sums per image over the number of the
+image's values, as in the LDM auto-encoders, whose weights therefore mean the same here.
 """
 
 import jax
@@ -12,6 +12,7 @@ from arbiscale_jax import models
 
 from . import stage as s
 from .adversary import Rendering, make_adversary
+from .appearance import make_appearance
 
 
 def kl_to_standard_normal(mean, log_var):
@@ -28,39 +29,39 @@ def make_stage(config) -> s.Stage:
     dtype, loss, size = s.compute_dtype(config), config.loss, config.data.image_size
     net = models.build_first_stage(config.model, dtype, config.train.remat)
     s.check_least(config, {"loss.kl_weight": 0})
+    appearance, finer = make_appearance(config, loss.lpips_weight), s.finer_factors(config)
     last = f"kernel_{len(config.model.liif.hidden)}"  # of f_theta's MLP, to RGB
 
     def init(key, batch):
         return {"first_stage": s.init_first_stage(net, key, batch)}
 
-    def rec_terms(frozen, x_hat, x):
+    def rec_terms(frozen, x_hat, x, key):
         terms = {"l1": jnp.mean(jnp.abs(x_hat - x))}
-        if loss.lpips_weight:
-            terms["lpips"] = jnp.mean(s.perceptual_loss(frozen["lpips"], x_hat, x, dtype))
-        return terms
+        return terms | jax.tree.map(jnp.mean, appearance.terms(frozen.get("lpips"), x_hat, x, key))
 
     def rec_loss(terms):
-        return terms["l1"] + loss.lpips_weight * terms.get("lpips", 0.0)
+        return terms["l1"] + appearance.total(terms)
 
     def forward(params, frozen, batch, key) -> Rendering:
         weights, x = s.first_stage_params(params, frozen), batch["target"]
         mean, log_var = net.apply({"params": weights}, batch["image"], method="posterior")
         z = s.draw_latent(s.example_keys(key, batch), mean, log_var)
         features = net.apply({"params": weights}, z, method="features")
-        x_hat = s.render_features(net, weights, features, batch)
+        x_hat, key_look = s.render_features(net, weights, features, batch, finer), jax.random.fold_in(key, 1)
 
         def render(kernel):
             liif, fixed = jax.lax.stop_gradient((weights["liif"], features))
-            return s.render_features(net, {"liif": {**liif, last: kernel}}, fixed, batch)
+            return s.render_features(net, {"liif": {**liif, last: kernel}}, fixed, batch, finer)
 
-        terms = rec_terms(frozen, x_hat, x)
+        def rec_part(x_hat):
+            return rec_loss(rec_terms(frozen, x_hat, x, key_look))
+
+        terms = rec_terms(frozen, x_hat, x, key_look)
         total = rec_loss(terms)
         if log_var is not None:
             terms["kl"] = jnp.mean(kl_to_standard_normal(mean, log_var))
             total += loss.kl_weight * terms["kl"] / batch["image"][0].size
-        return Rendering(
-            total, terms, x_hat, x, weights["liif"][last], render, lambda x_hat: rec_loss(rec_terms(frozen, x_hat, x))
-        )
+        return Rendering(total, terms, x_hat, x, weights["liif"][last], render, rec_part)
 
     def loss_fn(params, frozen, batch, key):
         out = forward(params, frozen, batch, key)
@@ -70,7 +71,7 @@ def make_stage(config) -> s.Stage:
         weights, x = s.first_stage_params(params, frozen), batch["image"]
         mean, _ = net.apply({"params": weights}, x, method="posterior")
         x_hat = s.render_whole(net, weights, mean, size)
-        terms = rec_terms(frozen, s.render_window(net, weights, mean, batch), batch["target"])
+        terms = rec_terms(frozen, s.render_window(net, weights, mean, batch), batch["target"], key)
         metrics = {"loss": rec_loss(terms), **(terms if len(terms) > 1 else {}), "psnr": s.psnr(x_hat, x)}
         return metrics, jnp.stack([x, x_hat], axis=1)
 

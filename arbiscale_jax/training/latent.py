@@ -26,6 +26,11 @@ class Nets(NamedTuple):
     interpolation: str | None  # of the SR condition; None: unconditional
     start: float  # of sampling: 0 from noise, else from the noised condition
     steps: int  # of validation's sampling
+    sampler: str  # of the same
+    predicts: str  # what the U-Net gives: eps or z_0
+    told: bool  # whether it is told how strongly the LR image is damaged
+    upsampling: float  # of the LR image, before E
+    finer: dict  # see stage.finer_factors
 
 
 def build_nets(config) -> Nets:
@@ -47,6 +52,11 @@ def build_nets(config) -> Nets:
         condition.interpolation if condition.enabled else None,
         start,
         min(VAL_STEPS, sampling.steps, most),
+        sampling.sampler if sampling.sampler != "dpmpp" else "ddim",
+        models.predicts(config.model),
+        config.model.unet.strength,
+        condition.upsampling,
+        s.finer_factors(config),
     )
 
 
@@ -80,7 +90,8 @@ def condition(nets: Nets, frozen, batch):
         return None
     if "condition" in batch:  # from the cache
         return batch["condition"] * frozen["scale_factor"]
-    x = models.interpolate(batch["lr"], (nets.image_size, nets.image_size), nets.interpolation)
+    size = tuple(round(side * nets.upsampling) for side in batch["lr"].shape[1:3])
+    x = models.interpolate(batch["lr"], size, nets.interpolation)
     mean, _ = nets.first_stage.apply({"params": frozen["first_stage"]}, x, method="posterior")
     return mean * frozen["scale_factor"]
 
@@ -90,12 +101,51 @@ def scale_factor(nets: Nets, frozen, batch, key):
     return 1 / jnp.std(encode(nets, {**frozen, "scale_factor": jnp.float32(1)}, batch, key))
 
 
-class Prediction(NamedTuple):
-    """One evaluation of eps_theta at z_t = q(z_0, eps, t)."""
+class Estimate(NamedTuple):
+    """One evaluation of the U-Net, in both terms; by Eq. 1 each gives the other."""
 
-    z_t: jax.Array
-    eps: jax.Array
+    z_0_hat: jax.Array
     eps_hat: jax.Array
+
+
+def told_strength(nets: Nets, batch, key):
+    """What the U-Net is told of the damage, [b]: its strength, or -1 (unknown) for half of the examples.
+
+    None: the U-Net is told nothing. A batch without strengths has none known.
+    """
+    if not nets.told:
+        return None
+    b = len(batch["image"])
+    if "strength" not in batch:
+        return jnp.full(b, -1.0)
+    known = jax.vmap(jax.random.bernoulli)(s.example_keys(key, batch))
+    return jnp.where(known, batch["strength"], -1.0)
+
+
+def estimate(nets: Nets, unet, z_t, t, c, drop_keys=None, strength=None) -> Estimate:
+    """Evaluates the U-Net of weights `unet` at z_t [b h w c], times t [b] and condition c."""
+    told = {} if strength is None else {"strength": strength}
+    out = nets.unet.apply({"params": unet}, z_t, t, c, drop_keys, **told)
+    if nets.predicts == "eps":
+        return Estimate(diffusion.predict_z_0(z_t, out, t, nets.alpha_bar), out)
+    return Estimate(out, diffusion.eps_from_z_0(z_t, out, t, nets.alpha_bar))
+
+
+def denoising_loss(nets: Nets, out: Estimate, z_0, eps):
+    """L_dm in the terms that the U-Net predicts, [b]: of eps (Eq. 4), or the squared error of z_0 itself."""
+    if nets.predicts == "eps":
+        return diffusion.eps_loss(out.eps_hat, eps)
+    return diffusion.mean_square(out.z_0_hat - z_0)
+
+
+class Prediction(NamedTuple):
+    """One evaluation of the U-Net at z_t = q(z_0, eps, t)."""
+
+    z_0: jax.Array
+    eps: jax.Array
+    z_t: jax.Array
+    estimate: Estimate
+    dm: jax.Array  # [b], see `denoising_loss`
 
 
 def predict(nets: Nets, params, frozen, batch, key, t, *, train: bool) -> Prediction:
@@ -105,8 +155,9 @@ def predict(nets: Nets, params, frozen, batch, key, t, *, train: bool) -> Predic
     eps = s.normal(s.example_keys(key_eps, batch), z_0.shape[1:])
     z_t, c = diffusion.q_sample(z_0, eps, t, nets.alpha_bar), condition(nets, frozen, batch)
     drop_keys = s.example_keys(key_drop, batch) if train else None
-    eps_hat = nets.unet.apply({"params": params["unet"]}, z_t, t, c, drop_keys)
-    return Prediction(z_t, eps, eps_hat)
+    strength = told_strength(nets, batch, jax.random.fold_in(key, 3))
+    out = estimate(nets, params["unet"], z_t, t, c, drop_keys, strength)
+    return Prediction(z_0, eps, z_t, out, denoising_loss(nets, out, z_0, eps))
 
 
 def spread_times(b: int, T: int) -> np.ndarray:
@@ -115,16 +166,25 @@ def spread_times(b: int, T: int) -> np.ndarray:
     return ((k + 0.5) * T / k.size).astype(np.int32)
 
 
-def make_stage(nets: Nets, losses_at: Callable) -> s.Stage:
+def make_stage(nets: Nets, losses_at: Callable, sampled_times: float = 0.0) -> s.Stage:
     """Builds a stage that trains the U-Net at t uniform in [0, T) and validates at fixed times.
 
-    Args: losses_at, (params, frozen, batch, key, t [b], train=) -> {"loss": [b], other terms: [b]}.
+    Args: losses_at, (params, frozen, batch, key, t [b], train=) -> {"loss": [b], other terms: [b]}; sampled_times, the
+      share of the examples whose t is one of those that sampling visits.
     """
+    visited = diffusion.trajectory(nets.sampler, nets.steps, nets.alpha_bar, nets.start or 1.0).t
+
+    def draw_time(key):
+        t = jax.random.randint(key, (), 0, len(nets.alpha_bar))
+        if not sampled_times:
+            return t
+        key_which, key_share = jax.random.split(jax.random.fold_in(key, 7))
+        one = jax.random.choice(key_which, jnp.asarray(visited, jnp.int32))
+        return jnp.where(jax.random.bernoulli(key_share, sampled_times), one, t)
 
     def loss_fn(params, frozen, batch, key):
         key_t, key_rest = jax.random.split(key)
-        keys_t = s.example_keys(key_t, batch)
-        t = jax.vmap(lambda key: jax.random.randint(key, (), 0, len(nets.alpha_bar)))(keys_t)
+        t = jax.vmap(draw_time)(s.example_keys(key_t, batch))
         metrics = jax.tree.map(jnp.mean, losses_at(params, frozen, batch, key_rest, t, train=True))
         return metrics.pop("loss"), metrics
 
@@ -151,7 +211,7 @@ def first_state(nets: Nets, c, noise, steps: int):
     """What sampling in `steps` begins with: noise [b h w c], or where start > 0 the condition noised to its time."""
     if not nets.start:
         return noise
-    first = diffusion.first_time(steps, len(nets.alpha_bar), nets.start)
+    first = diffusion.first_time(steps, len(nets.alpha_bar), nets.start, nets.sampler)
     return diffusion.q_sample(c, noise, jnp.full(len(noise), first), nets.alpha_bar)
 
 
@@ -161,8 +221,11 @@ def sample_images(nets: Nets, params, frozen, batch, key):
     shape = jax.eval_shape(lambda: encode(nets, frozen, batch, key)).shape
     z_T = first_state(nets, c, jax.random.normal(key, shape), nets.steps)
 
-    def eps_fn(z_t, t):
-        return nets.unet.apply({"params": params["unet"]}, z_t, t, c)
+    strength = jnp.full(len(z_T), -1.0) if nets.told else None
 
-    z_0 = diffusion.sample(eps_fn, z_T, nets.alpha_bar, steps=nets.steps, start=nets.start or 1.0)
-    return s.render_whole(nets.first_stage, frozen["first_stage"], z_0 / frozen["scale_factor"], nets.image_size)
+    def eps_fn(z_t, t):
+        return estimate(nets, params["unet"], z_t, t, c, strength=strength).eps_hat
+
+    options = dict(steps=nets.steps, sampler=nets.sampler, start=nets.start or 1.0)
+    z_0 = diffusion.sample(eps_fn, z_T, nets.alpha_bar, **options) / frozen["scale_factor"]
+    return s.render_whole(nets.first_stage, s.first_stage_params(params, frozen), z_0, nets.image_size)

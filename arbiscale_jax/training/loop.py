@@ -16,6 +16,7 @@ from arbiscale_jax.errors import UserError
 
 from . import align, cache, checkpoint, diffusion, first_stage, overview, reporting, start, survival
 from .mesh import (
+    batch_sharding,
     check_batch_size,
     local_rows,
     make_mesh,
@@ -75,8 +76,7 @@ def train(config, workdir: Path | str) -> dict:
                 report.say(f"{workdir} is complete at step {first_step}; to go on raise train.steps or train.minutes.")
                 return next(iter(reporting.read_metrics(workdir)[::-1]), {"step": first_step})
         rows = local_rows(cfg.batch_size, mesh)
-        given = data.train_batches(config.data, config.seed, cfg.batch_size, start_step=first_step or 0, rows=rows)
-        with closing(_on_devices(given, rows, cfg.batch_size, mesh)) as batches:
+        with closing(_batches(config, first_step or 0, rows, mesh)) as batches:
             batch = next(batches)
             with checkpoint.open_manager(workdir, cfg.keep) as manager:
                 begin = _fresh if first_step is None else _resume
@@ -105,6 +105,21 @@ def _newest_step(workdir: Path) -> int | None:
                 "--workdir to a folder that all hosts share."
             )
     return step
+
+
+def _batches(config, start_step: int, rows: list[int], mesh) -> Iterator[dict]:
+    """Iterates over the batches of training on the devices: read and prepared by the host, or made on the devices."""
+    size = config.train.batch_size
+    if not config.data.synthesis.enabled:
+        return _on_devices(data.train_batches(config.data, config.seed, size, start_step, rows), rows, size, mesh)
+    from arbiscale_jax.data import synthesis
+
+    variants, settings = synthesis.from_config(config.data)
+    upsampling = round(config.model.condition.upsampling)
+    settings = settings._replace(upsampling=upsampling, damage=config.stage != "first_stage")
+    store = replicate(synthesis.store_from_config(config.data), mesh)
+    place = batch_sharding(mesh)
+    return synthesis.batches(store, variants, settings, config.seed, size, start_step=start_step, sharding=place)
 
 
 def _on_devices(batches: Iterator[dict], rows: list[int], batch_size: int, mesh) -> Iterator[dict]:
@@ -180,6 +195,11 @@ def _compile(step_fn, state: TrainState, frozen, batch, workdir, say):
     return compiled
 
 
+def _shapes(batch: dict) -> tuple:
+    """Tells batches apart that need programs of their own."""
+    return tuple((name, x.shape) for name, x in sorted(batch.items()))
+
+
 def _share(cfg, step, elapsed) -> float:
     """The part of the training that is done, by steps or by minutes."""
     return max(step / max(cfg.steps, 1), elapsed / (60 * cfg.minutes) if cfg.minutes else 0.0)
@@ -197,7 +217,7 @@ def _run(
     if stage.lpips:
         frozen = {**frozen, "lpips": replicate(stage.lpips, mesh)}
     step_fn = adversarial_step if step >= adversary_from else plain_step
-    step_fn = _compile(step_fn, state, frozen, batch, workdir, report.say)
+    programs = {_shapes(batch): _compile(step_fn, state, frozen, batch, workdir, report.say)}
     eval_fn = jax.jit(stage.eval_fn, out_shardings=replicated(mesh))
     val_key, val_batch = stream(config.seed, "val"), shard_batch(data.val_batch(config.data), mesh)
     share, rate = _share(cfg, step, elapsed), learning_rate(cfg)
@@ -211,8 +231,9 @@ def _run(
         while True:
             on_step(step + 1, metrics)
             if step == adversary_from and step > first_step:
-                step_fn = adversarial_step
-            state, metrics = step_fn(state, frozen, batch, np.float32(share))
+                step_fn, programs = adversarial_step, {}
+            run = programs.setdefault(_shapes(batch), step_fn)  # a later program is compiled when it is first called
+            state, metrics = run(state, frozen, batch, np.float32(share))
             step += 1
             pending.append((step, metrics))
             if mark is None:  # the first step warms up

@@ -64,13 +64,14 @@ def check_batch_size(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
         )
 
 
-def _batch_sharding(mesh: Mesh) -> NamedSharding:
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The sharding of a batch: its first axis divided over all devices."""
     return NamedSharding(mesh, PartitionSpec((DATA, FSDP)))
 
 
 def local_rows(batch_size: int, mesh: Mesh) -> list[int]:
     """Lists the rows of a global batch that this process's devices hold, in ascending order."""
-    parts = _batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
+    parts = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
     return sorted({row for (part,) in parts for row in range(*part.indices(batch_size))})
 
 
@@ -80,7 +81,7 @@ def shard_batch(batch: dict, mesh: Mesh) -> dict:
     A batch that does not divide (validation) is replicated instead.
     """
     whole = any(len(x) % mesh.size for x in batch.values())
-    sharding = replicated(mesh) if whole else _batch_sharding(mesh)
+    sharding = replicated(mesh) if whole else batch_sharding(mesh)
 
     def put(x):
         x = np.asarray(x)
@@ -91,7 +92,7 @@ def shard_batch(batch: dict, mesh: Mesh) -> dict:
 
 def shard_rows(batch: dict, rows: list[int], batch_size: int, mesh: Mesh) -> dict:
     """Joins every process's rows of a global batch, `rows` as `local_rows` lists them, to arrays over all devices."""
-    sharding, first = _batch_sharding(mesh), {row: i for i, row in enumerate(rows)}
+    sharding, first = batch_sharding(mesh), {row: i for i, row in enumerate(rows)}
 
     def put(x):
         x = np.asarray(x)

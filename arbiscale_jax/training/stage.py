@@ -4,7 +4,8 @@ Trees of weights have the top-level keys first_stage (encoder, decoder, liif), u
 trained ones, `frozen` the others. Axis letters: b batch, h w latent cells, c latent channels.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import jax
@@ -96,9 +97,14 @@ def perceptual_loss(nets: tuple[Lpips, ...], x_hat, x, dtype):
 
 
 def init_first_stage(net, key, batch):
-    """Makes E, D and f_theta's random weights."""
+    """Makes E, D and f_theta's random weights; a linear code starts as the principal components of the batch."""
     cells = models.axis(1, 1)
-    return net.init(key, batch["image"][:1], cells, cells)["params"]
+    weights = net.init(key, batch["image"][:1], cells, cells)["params"]
+    if not isinstance(net.encoder, models.LinearEncoder):
+        return weights
+    codes = models.linear_code(batch["image"], net.encoder.factor, net.encoder.z_channels)
+    given = {part: {**weights[part], "linear": code} for part, code in zip(("encoder", "decoder"), codes)}
+    return {**weights, **given}
 
 
 def first_stage_params(params, frozen) -> dict:
@@ -124,25 +130,54 @@ def draw_latent(keys, mean, log_var):
     return mean + jnp.exp(0.5 * log_var) * normal(keys, mean.shape[1:])
 
 
-def render_window(net, weights, z, batch):
-    """Renders the window that batch["target"] shows: unscaled z [b h w c] -> [b p p 3]."""
-    return render_features(net, weights, net.apply({"params": weights}, z, method="features"), batch)
+def finer_factors(config) -> dict[tuple[int, int], int]:
+    """Says how many times finer the windows of each of data.synthesis.variants are rendered, then reduced.
+
+    That is what sampling does at the variant's smallest scale (model.sampling.finest). A variant is known by its sides
+    of the encoder's picture and of the window, in pixels.
+    """
+    least, found = config.model.sampling.finest, {}
+    if config.data.synthesis.enabled:
+        for n, patch, low, *_ in config.data.synthesis.variants:
+            image = round(n * config.model.condition.upsampling)
+            cells = image // models.spatial_factor(config.model)
+            found[image, patch] = models.finer_factor(least, cells, max(1, round(n * low)))
+    return found
 
 
-def render_features(net, weights, features, batch):
-    """Renders the window that batch["target"] shows from the features [b h w d] of a latent -> [b p p 3]."""
+def render_window(net, weights, z, batch, finer: Mapping = MappingProxyType({})):
+    """Renders the window that batch["target"] shows: unscaled z [b h w c] -> [b p p 3]; finer, see `finer_factors`."""
+    return render_features(net, weights, net.apply({"params": weights}, z, method="features"), batch, finer)
+
+
+def render_features(net, weights, features, batch, finer: Mapping = MappingProxyType({})):
+    """Renders the window that batch["target"] shows from the features [b h w d] of a latent -> [b p p 3].
+
+    Args: finer, see `finer_factors`; what it does not name is rendered as it is.
+    """
     patch = batch["target"].shape[1]
+    finer = finer.get((batch["image"].shape[1], patch), 1) if finer else 1
 
     def place(cells, start):  # each example has its own size and window
-        return jax.vmap(lambda size, first: models.axis(cells, size, first, patch, xp=jnp))(batch["target_size"], start)
+        def one(size, first):
+            span = (size, first, patch) if finer == 1 else models.fine_span(first, patch, size, finer)
+            return models.axis(cells, *span, xp=jnp)
+
+        return jax.vmap(one)(batch["target_size"], start)
 
     (h, w), start = features.shape[1:3], batch["target_start"]
-    return net.apply({"params": weights}, features, place(h, start[:, 0]), place(w, start[:, 1]), method="grid")
+    rows, cols = place(h, start[:, 0]), place(w, start[:, 1])
+    products = jax.default_backend() != "cpu"  # there a gather and its gradient are faster
+    x = net.apply({"params": weights}, features, rows, cols, products=products, method="grid")
+    if finer == 1:
+        return x
+    inside = models.reduction(patch, patch, 3 * patch, finer)  # of a window away from the picture's edges
+    return jnp.einsum("ip,jq,bpqc->bijc", inside, inside, x, precision="highest")
 
 
 def render_whole(net, weights, z, size: int):
     """Renders unscaled z [b h w c] at size x size, one example at a time to bound memory -> [b size size 3]."""
-    rows, cols = models.axis(z.shape[1], size), models.axis(z.shape[2], size)
+    rows, cols = (models.axis(cells * net.subcells, size) for cells in z.shape[1:3])
     return jax.lax.map(lambda one: net.apply({"params": weights}, one[None], rows, cols, method="render")[0], z)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from arbiscale_jax import models
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.storage import flatten, is_model, locate, merge, missing_parts, read_config, read_weights, unflatten
 
@@ -27,7 +28,7 @@ def split(tree, paths: tuple[str, ...]) -> tuple[dict, dict]:
 def check_fields(path: Path, config, fields) -> None:
     """Raises: UserError naming the field if the model at `path` was made with others."""
     other = read_config(path)
-    other = other.get("model", other)
+    other = models.complete(other.get("model", other))
 
     def networks(section):  # dropout is free to change; a condition that is off has no details
         if section.get("enabled") is False:

@@ -79,9 +79,12 @@ def make_train_step(
                 return (state, here), metrics
 
             start = (state, path.begin(state.params, frozen, batch, key))
-            unroll = updates if updates <= UNROLLED and jax.default_backend() == "cpu" else 1
-            (state, _), metrics = jax.lax.scan(along, start, jnp.arange(updates), unroll=unroll)
-            metrics = jax.tree.map(jnp.mean, metrics)
+            if updates == 1:
+                (state, _), metrics = along(start, 0)
+            else:
+                unroll = updates if updates <= UNROLLED and jax.default_backend() == "cpu" else 1
+                (state, _), metrics = jax.lax.scan(along, start, jnp.arange(updates), unroll=unroll)
+                metrics = jax.tree.map(jnp.mean, metrics)
         else:
             state, metrics, _ = update(state, frozen, (batch, {}), key, share, 0)
         return state.replace(step=state.step + 1), metrics

@@ -1,0 +1,20 @@
+"""Training examples made on the accelerator: tiles in its memory (store, drawings), their damage (damage, jpeg),
+resampling by filter matrices (filters), and what becomes of them (examples; configure reads config.data)."""
+
+from .configure import from_config, store_from_config
+from .damage import DamageRanges
+from .examples import Settings, Variant, batches, make_batch, variant_of
+from .store import TileStore, make_store
+
+__all__ = [
+    "DamageRanges",
+    "Settings",
+    "TileStore",
+    "Variant",
+    "batches",
+    "from_config",
+    "make_batch",
+    "make_store",
+    "store_from_config",
+    "variant_of",
+]

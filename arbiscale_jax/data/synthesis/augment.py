@@ -1,0 +1,41 @@
+"""Turning, mirroring and recolouring of a region, so that few pictures stand for many."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from .dice import Dice, coin, integer, uniform
+
+RECOLOUR_SHARE = 0.12  # of the examples have their channels in another order, each weakened by a gain
+WEAKEST = 0.4  # gain of a channel
+SATURATE_SHARE = 0.06  # have their colours' distance from grey doubled or tripled
+GREY_SHARE = 0.08  # lose their colour
+FLAT_SHARE = 0.08  # have little contrast, and are darker or brighter
+_GREY = np.array([0.299, 0.587, 0.114], np.float32)  # luma of BT.601
+_ORDERS = np.array([[0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]], np.int32)
+
+
+def turn(dice: Dice, region):
+    """Mirrors a square region [R R 3] along each axis and its diagonal, each by a fair coin."""
+    region = jnp.where(coin(dice, 0.5), region[:, ::-1], region)
+    region = jnp.where(coin(dice, 0.5), region[::-1], region)
+    return jnp.where(coin(dice, 0.5), region.swapaxes(0, 1), region)
+
+
+def recolour(dice: Dice, region):
+    """Changes the colours of a region [R R 3] in [0, 1] by the chances above -> [R R 3] in [0, 1].
+
+    Each of the changes is affine, and so is what they make together: one product a pixel.
+    """
+    matrix, shift = jnp.eye(3), jnp.zeros(3)
+    gains = jnp.stack([uniform(dice, WEAKEST, 1.0) for _ in range(3)])
+    order = jnp.asarray(_ORDERS)[integer(dice, 0, len(_ORDERS) - 1)]
+    matrix = jnp.where(coin(dice, RECOLOUR_SHARE), gains[:, None] * jnp.eye(3)[order], matrix)
+    grey = jnp.broadcast_to(_GREY, (3, 3))
+    distance = jnp.where(coin(dice, SATURATE_SHARE), uniform(dice, 1.5, 3.0), 1.0)
+    distance = jnp.where(coin(dice, GREY_SHARE), 0.0, distance)
+    matrix = (grey + distance * (jnp.eye(3) - grey)) @ matrix
+    flat, contrast, lift = coin(dice, FLAT_SHARE), uniform(dice, 0.2, 0.8), uniform(dice, -0.25, 0.25)
+    centre = matrix @ jnp.mean(region, axis=(0, 1))
+    shift = jnp.where(flat, (1 - contrast) * centre + lift, shift)
+    matrix = jnp.where(flat, contrast, 1.0) * matrix
+    return jnp.clip(jnp.einsum("dc,hwc->hwd", matrix, region, precision="highest") + shift, 0, 1)

@@ -1,0 +1,178 @@
+"""Batches of training examples, made on the devices from tiles that lie there.
+
+Example i of a batch is a function of (key, i) and the store alone. Letters: n side of the LR picture, N of the virtual
+output that it spans, s = N / n the scale, p side of the window of the output that is the target, u the factor between
+the LR picture and what the encoder sees, R side of the region that is read, r source pixels per output pixel.
+"""
+
+import itertools
+import math
+import zlib
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .augment import recolour, turn
+from .damage import CLEAN, HEAVY, LIGHT, LIGHT_RANGES, DamageRanges, damage, reduce_region
+from .dice import Dice, coin, integer, make_dice, uniform
+from .filters import CUBIC
+from .store import TileStore
+
+CYCLE = 20  # steps over which every variant comes in proportion to its share
+_COARSEST = 2.0  # source pixels per output pixel, at most
+_DRAWS = 40  # random numbers of an example beside its damage's, at most
+
+
+class Variant(NamedTuple):
+    """The shapes and scales of one kind of batch; each kind is a program of its own."""
+
+    lr_size: int  # n
+    patch: int  # p, at most n * scale_min
+    scale_min: float  # of N / n, log-uniform
+    scale_max: float
+    share: float  # of the steps, relative to the others'
+    region: int  # R, at least n * scale_max
+
+
+class Settings(NamedTuple):
+    """What all variants share."""
+
+    upsampling: int = 4  # u
+    margin: int = 4  # output pixels between the window and the border, where there is room
+    damage: bool = True  # else lr is the clean picture
+    augment: bool = True  # turn and recolour; mirror alone where whole
+    whole: bool = False  # the LR grid spans a whole tile: pictures that are seen whole, as emoji
+    clean: float = 0.35  # share of examples that are only reduced
+    light: float = 0.30  # with light damage
+    heavy: float = 0.35  # with heavy damage
+    ranges: tuple[DamageRanges, DamageRanges] = (LIGHT_RANGES, DamageRanges())  # of light and heavy damage
+
+
+def batches(
+    store: TileStore,
+    variants: Sequence[Variant],
+    settings: Settings,
+    seed: int,
+    batch_size: int,
+    start_step: int = 0,
+    sharding=None,
+) -> Iterator[dict[str, jax.Array]]:
+    """Iterates over the batches start_step, start_step + 1, ... without end; batch k is a pure function of (seed, k).
+
+    Args: store, on the devices already (whole on each of them) or not; seed, any integer; sharding, of the batch axis
+      over the devices.
+    Returns: a generator of `make_batch`'s batches; its close() ends it. A batch is dispatched when it is asked for.
+    """
+    store = jax.tree.map(jnp.asarray, store)
+    root = jax.random.fold_in(jax.random.key(seed), np.uint32(zlib.crc32(b"synthesis")))
+    for step in itertools.count(start_step):
+        program = _program(variant_of(step, variants), batch_size, settings, sharding)
+        yield program(jax.random.fold_in(root, step), store)
+
+
+@cache
+def _program(variant: Variant, batch_size: int, settings: Settings, sharding):
+    """Compiles (key, store) -> batch, once for each set of arguments."""
+
+    def make(key, store):
+        return make_batch(key, store, variant, batch_size, settings)
+
+    return jax.jit(make) if sharding is None else jax.jit(make, out_shardings=sharding)
+
+
+def variant_of(step: int, variants: Sequence[Variant]) -> Variant:
+    """Returns the variant of a step: over CYCLE steps each comes in proportion to its share, interleaved."""
+    variants = tuple(variants)
+    return variants[_cycle(tuple(one.share for one in variants))[step % CYCLE]]
+
+
+@cache
+def _cycle(shares: tuple[float, ...]) -> tuple[int, ...]:
+    """Returns CYCLE indices, each time of the one that is furthest behind its share."""
+    wanted, counts, order = np.asarray(shares) / sum(shares), np.zeros(len(shares)), []
+    for step in range(CYCLE):
+        order.append(int(np.argmax(wanted * (step + 1) - counts + 1e-9 * wanted)))
+        counts[order[-1]] += 1
+    return tuple(order)
+
+
+def sizes(variant: Variant) -> tuple[int, int]:
+    """Returns the smallest and the largest side N of the virtual output."""
+    low = math.ceil(variant.lr_size * variant.scale_min - 1e-6)
+    return low, max(low, math.floor(variant.lr_size * variant.scale_max + 1e-6))
+
+
+def make_batch(key, store: TileStore, variant: Variant, batch_size: int, settings: Settings) -> dict[str, jax.Array]:
+    """Draws a batch of b = batch_size examples; variant, batch_size and settings are static.
+
+    Returns: pictures, float32 in [-1, 1]: lr [b n n 3], of 256 levels and damaged; clean_lr [b n n 3], without damage;
+      image [b un un 3], the clean picture that the encoder sees; target [b p p 3], the truth in a window. All but lr
+      are cubic, antialiased and aligned: sample k of m over the L source pixels of the LR grid lies at
+      (k + 1/2) L / m - 1/2. Besides: target_size, N, and target_start, the window's (top, left) in N x N, int32 [b]
+      and [b 2]; strength of the damage, float32 [b] in [0, 1], 0 where there is none.
+    """
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch_size))
+    return jax.vmap(lambda one: make_example(one, store, variant, settings))(keys)
+
+
+def make_example(key, store: TileStore, variant: Variant, settings: Settings) -> dict[str, jax.Array]:
+    """Draws one example; see `make_batch`, whose arrays these are without their first axis."""
+    key_dice, key_damage = jax.random.split(key)
+    dice = make_dice(key_dice, _DRAWS)
+    n, p, fine = variant.lr_size, variant.patch, settings.upsampling * variant.lr_size
+    region = read_region(dice, store, variant.region)
+    if settings.augment and settings.whole:
+        region = jnp.where(coin(dice, 0.5), region[:, ::-1], region)
+    elif settings.augment:
+        region = recolour(dice, turn(dice, region))
+    size = draw_size(dice, variant)
+    origin, r = (jnp.zeros(2), variant.region / size) if settings.whole else _place(dice, size, variant.region)
+    span = size * r  # source pixels of the LR grid
+
+    room = size - p
+    edge = jnp.minimum(settings.margin, room // 2)
+    start = jnp.stack([integer(dice, edge, room - edge) for _ in range(2)])
+    target = reduce_region(region, origin + start * r, r, p, CUBIC)  # p p 3
+    image = reduce_region(region, origin, span / fine, fine, CUBIC)  # un un 3
+    u = next(dice) * (settings.clean + settings.light + settings.heavy)
+    if settings.damage:
+        amount = jnp.where(u < settings.clean, CLEAN, jnp.where(u < settings.clean + settings.light, LIGHT, HEAVY))
+        clean, lr, strength = damage(key_damage, region, origin, span / n, n, amount, settings.ranges)
+    else:
+        clean = lr = reduce_region(region, origin, span / n, n, CUBIC)
+        strength = jnp.zeros(())
+    pictures = {"lr": lr, "clean_lr": clean, "image": image, "target": target}
+    numbers = {"target_size": size, "target_start": start, "strength": strength}
+    return {name: jnp.clip(2 * x - 1, -1, 1) for name, x in pictures.items()} | numbers
+
+
+def read_region(dice: Dice, store: TileStore, side: int):
+    """Reads a square of a tile drawn by its chance, inside its true part where that is large enough -> [R R 3]."""
+    index = jnp.searchsorted(store.cumulative, next(dice), side="right")
+    index = jnp.minimum(index, len(store.cumulative) - 1).astype(jnp.int32)
+    corner = [integer(dice, 0, room) for room in jnp.maximum(store.sizes[index] - side, 0)]
+    region = jax.lax.dynamic_slice(store.tiles, (index, *corner, 0), (1, side, side, 3))[0]
+    return region.astype(jnp.float32) / 255
+
+
+def draw_size(dice: Dice, variant: Variant):
+    """Draws N for log-uniform scales; half are whole multiples of n where the range holds one: int32 []."""
+    n, (low, high) = variant.lr_size, sizes(variant)
+    scale = jnp.exp(uniform(dice, math.log(variant.scale_min), math.log(variant.scale_max)))
+    size = jnp.clip(jnp.round(n * scale), low, high)
+    first, last = math.ceil(low / n), high // n
+    if first <= last:
+        size = jnp.where(coin(dice, 0.5), n * jnp.clip(jnp.round(scale), first, last), size)
+    return size.astype(jnp.int32)
+
+
+def _place(dice: Dice, size, region: int):
+    """Draws where the LR grid begins, [2], and the source pixels per output pixel, 1 for half of the examples."""
+    r = uniform(dice, 1.0, jnp.minimum(_COARSEST, region / size))
+    r = jnp.where(coin(dice, 0.5), 1.0, r)
+    origin = jnp.stack([next(dice), next(dice)]) * jnp.maximum(region - size * r, 0.0)
+    return jnp.where(r == 1, jnp.round(origin), origin), r

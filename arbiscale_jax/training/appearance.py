@@ -1,0 +1,77 @@
+"""What the first stage and alignment ask of a render beside its pixels: coarse colours, its spectrum, LPIPS."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from arbiscale_jax.errors import UserError
+
+from . import image_losses
+from . import stage as s
+
+
+class Appearance(NamedTuple):
+    """The terms of one stage, with their weights in its loss."""
+
+    weights: dict[str, float]  # of coarse, spectrum, lpips: those that are not 0
+    terms: Callable  # (LPIPS networks, x_hat, x [b p p 3], key) -> {name: [b]}
+
+    def total(self, terms: dict):
+        """Sums the terms under their weights, [b], or 0.0 where there are none."""
+        return sum((weight * terms[name] for name, weight in self.weights.items()), start=0.0)
+
+
+def make_appearance(config, lpips_weight: float) -> Appearance:
+    """Builds the terms that the configuration's `loss` part asks for.
+
+    LPIPS sees the pictures shifted by up to loss.lpips_shift pixels and, half of the time, transposed, so that the
+    grid of its poolings never meets the grid of latent cells at the same place.
+    Raises: UserError for a negative weight or shift, or windows too small for the spectrum.
+    """
+    loss = config.loss
+    names = ("coarse_weight", "spectrum_weight", "lpips_shift")
+    s.check_least(config, {f"loss.{name}": 0 for name in names})
+    side = _smallest_window(config)
+    if loss.spectrum_weight and side < image_losses.WINDOW:
+        raise UserError(
+            f"loss.spectrum_weight needs rendered windows of at least {image_losses.WINDOW} pixels a side, got {side}; "
+            "raise data.target_patch (or the windows of data.synthesis.variants), or set it to 0."
+        )
+    weights = {"coarse": loss.coarse_weight, "spectrum": loss.spectrum_weight, "lpips": lpips_weight}
+    weights = {name: weight for name, weight in weights.items() if weight}
+    dtype, shift = s.compute_dtype(config), loss.lpips_shift
+
+    def perceptual(nets, x_hat, x, key):
+        if shift:
+            x_hat, x = (_shifted(image, key, shift) for image in (x_hat, x))
+        return s.perceptual_loss(nets, x_hat, x, dtype)
+
+    def terms(nets, x_hat, x, key):
+        found = {}
+        if "coarse" in weights:
+            found["coarse"] = image_losses.coarse_l1(x_hat, x)
+        if "spectrum" in weights:
+            found["spectrum"] = image_losses.spectrum_loss(x_hat, x)
+        if "lpips" in weights:
+            found["lpips"] = perceptual(nets, x_hat, x, key)
+        return found
+
+    return Appearance(weights, terms)
+
+
+def _smallest_window(config) -> int:
+    """Returns the side of the smallest window that training renders, in pixels."""
+    if not config.data.synthesis.enabled:
+        return config.data.target_patch
+    return min(variant[1] for variant in config.data.synthesis.variants)
+
+
+def _shifted(x, key, shift: int):
+    """Cuts a window of x [b p p c], one place for the batch, and transposes it half of the time -> [b q q c]."""
+    b, p, _, c = x.shape
+    key_place, key_turn = jax.random.split(key)
+    top, left = jax.random.randint(key_place, (2,), 0, shift + 1)
+    x = jax.lax.dynamic_slice(x, (0, top, left, 0), (b, p - shift, p - shift, c))
+    return jnp.where(jax.random.bernoulli(key_turn), x.transpose(0, 2, 1, 3), x)

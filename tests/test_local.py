@@ -1,0 +1,243 @@
+"""The networks without a statistic over space: the linear code, windows, anti-aliasing, what the U-Net is told."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+import arbiscale_jax as aj
+from arbiscale_jax import UserError, diffusion, models, storage
+from arbiscale_jax.config import get_base_config
+from arbiscale_jax.inference import windows
+from arbiscale_jax.models import local, reduce
+from arbiscale_jax.restoring import set_networks
+
+KEY, CODE = jax.random.key(5), 24  # numbers per latent cell
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    """Halves this file's time, most of which is compilation."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def tiny_config(**sampling):
+    config = get_base_config().model
+    set_networks(config)
+    config.first_stage.update(ch=8, num_res_blocks=1)
+    config.first_stage.subcell.update(blocks=1, features=6, convs=1)
+    config.liif.hidden = (8, 8)
+    config.unet.model_channels = 8
+    with config.ignore_type():
+        config.unet.num_res_blocks, config.unet.channel_mult = (1, 1), (1, 1.5)
+    config.sampling.update(sampling)
+    return config.to_dict()
+
+
+def photograph(side=96):
+    import skimage.data
+
+    picture = Image.fromarray(skimage.data.astronaut()).crop((180, 40, 308, 168))
+    return np.asarray(picture.resize((side, side), Image.Resampling.BICUBIC))
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A model with random weights that all take part, on the linear code of a photograph."""
+    config = tiny_config()
+    net, unet = models.build_first_stage(config), models.build_unet(config)
+    x, cells = jnp.asarray(photograph()[None] / 127.5 - 1, jnp.float32), models.axis(1, 1)
+    first = jax.jit(net.init)(KEY, x[:, :8, :8], cells, cells)["params"]
+    codes = models.linear_code(x, 4, CODE)
+    first = {**first, **{part: {**first[part], "linear": c} for part, c in zip(("encoder", "decoder"), codes)}}
+    z = jnp.zeros((1, 4, 4, CODE))
+    weights = jax.jit(unet.init)(KEY, z, jnp.zeros(1, jnp.int32), z)["params"]
+    kernel = weights["conv_out"]["kernel"]
+    weights = {**weights, "conv_out": {"kernel": 0.02 * jax.random.normal(KEY, kernel.shape), "bias": jnp.zeros(CODE)}}
+    return aj.Model(config, {"first_stage": first, "unet": weights})
+
+
+# --- the linear code ---
+
+
+def test_depth_to_space_undoes_space_to_depth():
+    x = jax.random.normal(KEY, (2, 12, 8, 3))
+    np.testing.assert_array_equal(local.depth_to_space(local.space_to_depth(x, 4), 4), x)
+    np.testing.assert_array_equal(local.space_to_depth(x, 4)[1, 2, 1], x[1, 8:12, 4:8].reshape(-1))
+    assert local.space_to_depth(x[:, :11, :7], 4).shape == (2, 2, 1, 48)
+
+
+def test_the_linear_code_is_the_principal_components():
+    x = jnp.asarray(photograph()[None] / 127.5 - 1, jnp.float32)
+    patches = np.asarray(local.space_to_depth(x, 4)).reshape(-1, 48).astype(np.float64)
+    mean = patches.mean(0)
+    u, s, v = np.linalg.svd(patches - mean, full_matrices=False)
+    for num in (3, 16, 48):
+        encode, decode = models.linear_code(x, 4, num)
+        z = patches @ encode["kernel"][0, 0] + encode["bias"]
+        back = z @ decode["kernel"][0, 0] + decode["bias"]
+        best = (u[:, :num] * s[:num]) @ v[:num] + mean
+        np.testing.assert_allclose(back, best, atol=2e-3)  # no linear code of so many numbers is closer
+        np.testing.assert_allclose(z[:, :3].std(0), 1, atol=1e-2)  # each of unit deviation
+        np.testing.assert_allclose(z.mean(0), 0, atol=2e-3)
+    with pytest.raises(ValueError, match="holds 48 numbers, fewer than the 49 asked for"):
+        models.linear_code(x, 4, 49)
+
+
+def test_a_fresh_auto_encoder_gives_the_linear_code(model):
+    """Its corrections start near zero: what it renders is what the principal components keep."""
+    config, image = model.config, photograph()
+    x = jnp.asarray(image[None] / 127.5 - 1, jnp.float32)
+    encode, decode = models.linear_code(x, 4, CODE)
+    z = local.space_to_depth(x, 4) @ encode["kernel"][0, 0] + encode["bias"]
+    linear = local.depth_to_space(z @ decode["kernel"][0, 0] + decode["bias"], 4)
+    found = model.decode(model.encode(x), (96, 96))
+    assert 10 * np.log10(4 / np.mean((linear - x) ** 2)) > 30
+    assert np.abs(found - linear).mean() < 0.02 and config["first_stage"]["architecture"] == "linear_code"
+
+
+def test_the_grid_of_sub_cells_equals_the_definition(model):
+    net, z = models.build_first_stage(model.config), jax.random.normal(KEY, (1, 3, 5, CODE))
+    params = {"params": model.params["first_stage"]}
+    rows, cols = models.axis(12, 31), models.axis(20, 40)
+    whole = net.apply(params, z, rows, cols, method="render")[0]
+    y, x = (i.ravel() for i in np.mgrid[:31, :40])
+    y, x = (
+        models.Axis(rows.index[:, y], rows.rel[:, y], rows.cell),
+        models.Axis(cols.index[:, x], cols.rel[:, x], cols.cell),
+    )
+    np.testing.assert_allclose(net.apply(params, z[0], y, x, method="points").reshape(31, 40, 3), whole, atol=1e-5)
+    batch = [jax.tree.map(lambda v: jnp.stack([v]), one) for one in (rows, cols)]
+    features = net.apply(params, z, method="features")
+    for products in (False, True):  # a gather and its product agree
+        found = net.apply(params, features, *batch, products=products, method="grid")[0]
+        np.testing.assert_allclose(found, whole, atol=1e-5)
+
+
+# --- norms ---
+
+
+def test_a_norm_of_channels_sees_its_own_position_alone():
+    x = jax.random.normal(KEY, (1, 3, 4, 6)) + 2
+    norm = models.layers.ChannelNorm(1e-6)
+    y = norm.apply({"params": {"scale": jnp.arange(1.0, 7.0)}}, x)
+    expected = x / np.sqrt(np.mean(np.square(x), -1, keepdims=True) + 1e-6) * np.arange(1, 7)
+    np.testing.assert_allclose(y, expected, rtol=1e-5)
+    with pytest.raises(ValueError, match="group, channel, none, got 'batch'"):
+        models.layers.make_norm("batch", 1, 1e-6, jnp.float32, "norm")
+
+
+def test_every_network_takes_every_norm():
+    for kind in ("group", "channel", "none"):
+        config = get_base_config().model
+        config.first_stage.update(ch=4, ch_mult=(1, 2), num_groups=2, num_res_blocks=1, norm=kind)
+        config.unet.update(model_channels=4, channel_mult=(1, 2), num_res_blocks=1, attention_rates=(), norm=kind)
+        config.unet.update(num_groups=2, num_heads=1, num_head_channels=0)
+        net, unet, cells = models.build_first_stage(config), models.build_unet(config), models.axis(1, 1)
+        first = jax.eval_shape(net.init, KEY, jnp.zeros((1, 8, 8, 3)), cells, cells)["params"]
+        later = jax.eval_shape(unet.init, KEY, jnp.zeros((1, 4, 4, 3)), jnp.zeros(1, jnp.int32))["params"]
+        keys = [key for tree in (first, later) for key in storage.flatten(tree) if "norm" in key]
+        assert bool(keys) == (kind != "none")
+        assert any(key.endswith("/bias") for key in keys) == (kind == "group")
+
+
+# --- windows ---
+
+
+def test_windows_equal_one_pass(model, monkeypatch):
+    """About 300 x 400 pixels, to within one level; the last windows end where the picture does."""
+    image = np.asarray(Image.fromarray(photograph(128)).resize((401, 299), Image.Resampling.BICUBIC))
+    whole = model.upscale(image, scale=1.7)
+    monkeypatch.setattr(windows, "BUDGET", 1)
+    plan = windows.plan(model.config, image.shape)
+    assert plan.exact and not model.in_one_pass(image.shape) and len(plan.starts(0)) * len(plan.starts(1)) >= 4
+    parts = model.upscale(image, scale=1.7)
+    assert np.abs(np.int32(parts) - whole).max() <= 1 and whole.std() > 20
+
+
+def test_what_lies_beyond_the_reach_changes_nothing(model):
+    reach = models.reach(model.config, 1)
+    side = 2 * reach + 9
+    image = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    other = image.copy()
+    other[:4, :4] = 255 - other[:4, :4]
+    a, b = (model.upscale_latent(x) for x in (image, other))
+    features = [model._features(model.params["first_stage"], z) for z in (a, b)]
+    changed = np.abs(features[0] - features[1]).max((0, 3)) > 0
+    assert changed[:16, :16].any() and not changed[4 * (reach + 4) :].any() and not changed[:, 4 * (reach + 4) :].any()
+    assert models.reach(get_base_config().model, 1) is None
+
+
+# --- anti-aliasing ---
+
+
+@pytest.mark.parametrize("finer", [2, 3])
+def test_reducing_a_finer_render_is_pillows_bicubic(finer):
+    fine = np.random.default_rng(0).normal(size=(20 * finer, 26 * finer)).astype(np.float32)
+    rows, cols = (reduce.reduction(0, n, n, finer)[:, reduce.MARGIN * finer : -reduce.MARGIN * finer] for n in (20, 26))
+    pillow = Image.fromarray(fine).resize((26, 20), Image.Resampling.BICUBIC)
+    np.testing.assert_allclose(rows @ fine @ cols.T, pillow, atol=1e-5)
+    inner = reduce.reduction(7, 5, 20, finer)  # a window's rows are the whole's
+    np.testing.assert_allclose(inner[:, : 9 * finer], rows[7:12, 5 * finer : 14 * finer], atol=1e-6)
+
+
+def test_a_small_scale_is_a_finer_render_reduced(model):
+    z = jax.random.normal(KEY, (1, 24, 18, CODE))
+    assert model.finer((96, 72), (48, 36)) == (2, 2) and model.finer((96, 72), (96, 54)) == (1, 1)
+    assert models.finer_factor(3.0, 100, 1) == reduce.MOST and models.finer_factor(0.0, 100, 100) == 1
+    fine = model.decode(z, (96, 72))
+    rows, cols = (reduce.reduction(0, n, n, 2)[:, 4:-4] for n in (48, 36))
+    expected = np.einsum("ip,jq,bpqc->bijc", rows, cols, fine)
+    found = model.decode(z, (48, 36))
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    np.testing.assert_array_equal(model.decode(z, (48, 36), (7, 20, 30, 9)), found[:, 7:37, 20:29])
+
+
+# --- the U-Net ---
+
+
+def test_a_fresh_unet_gives_the_condition():
+    unet = models.build_unet(tiny_config())
+    z_t, c = jax.random.normal(KEY, (2, 2, 5, 7, CODE))
+    params = jax.jit(unet.init)(KEY, z_t, jnp.zeros(2, jnp.int32), c)
+    np.testing.assert_array_equal(unet.apply(params, z_t, jnp.array([3, 900]), c), c)
+
+
+def test_sampling_from_noise_ends_at_what_the_unet_predicts(model):
+    z_T, c = jax.random.normal(KEY, (2, 1, 8, 8, CODE))
+    strength = jnp.full(1, -1.0)
+    unet = models.build_unet(model.config)
+    expected = unet.apply({"params": model.params["unet"]}, z_T, jnp.array([999]), c, strength=strength)
+    np.testing.assert_allclose(model.sample(z_T, c), expected, atol=1e-3)
+    eps = model.denoise(z_T, 999, c)
+    np.testing.assert_allclose(diffusion.predict_z_0(z_T, eps, jnp.array([999]), model.alpha_bar), expected, atol=1e-3)
+
+
+def test_restore_is_told_to_the_unet_and_checked(model, monkeypatch):
+    image = photograph(24)
+    a, b, c = (model.upscale_latent(image, restore=r) for r in (0, 0.5, 1.0))
+    assert not np.array_equal(a, b) and not np.array_equal(b, c)
+    np.testing.assert_array_equal(model.upscale_latent(image), model.upscale_latent(image, restore=None))
+    for wrong in (-0.1, 1.1, float("nan"), "much", True):
+        with pytest.raises(UserError, match=r"restore is a number from 0 .* to 1 .*, got"):
+            model.upscale(image, scale=2, restore=wrong)
+    untold = aj.Model({**model.config, "unet": {**model.config["unet"], "strength": False}}, model.params)
+    with pytest.raises(UserError, match="not told how much to restore"):
+        untold.upscale(image, scale=2, restore=0.5)
+
+
+def test_unknown_architectures_are_named():
+    config = get_base_config().model
+    config.first_stage.architecture = "linear"
+    with pytest.raises(ValueError, match="architecture is one of .*linear_code.*, got 'linear'"):
+        models.build_first_stage(config)
+    config.unet.architecture = "flat"
+    with pytest.raises(ValueError, match="architecture is one of .*local.*, got 'flat'"):
+        models.build_unet(config)
+    set_networks(config)
+    config.first_stage.double_z = True
+    with pytest.raises(ValueError, match="no variance"):
+        models.build_first_stage(config)
