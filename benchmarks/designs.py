@@ -10,22 +10,15 @@ Run: python benchmarks/designs.py --part first_stage --train DIR,DIR --tflop 6; 
 """
 
 import argparse
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import small_runs
 from common import markdown
 
-from arbiscale_jax import data, storage
-from arbiscale_jax.data import synthesis
-from arbiscale_jax.evaluation import weave
+from arbiscale_jax import storage
 from arbiscale_jax.restoring import get_restoring_config
-from arbiscale_jax.storage import merge
-from arbiscale_jax.training import latent, loop, start, state
-from arbiscale_jax.training import stage as s
-from arbiscale_jax.training.optimizer import LearningRate, make_optimizer
-from arbiscale_jax.training.step import make_train_step, stream
 
 FIRST_STAGES = {  # overrides of `model`
     "linear code of 16, corrected": {},
@@ -60,8 +53,11 @@ UNETS = {
 }
 PARTS = {"first_stage": FIRST_STAGES, "unet": UNETS}
 VARIANTS = {"first_stage": (24, 64, 3.0, 5.0, 1.0), "unet": (32, 88, 3.0, 5.0, 1.0)}
-BATCH, VAL, RATE, SEED = 4, 24, 5e-4, 0
 CODE = {"first_stage.z_channels": 16}  # of the first stages that name no other
+SHARES = {  # of clean, light and heavy input
+    "first_stage": {"true": (1.0, 0.0, 0.0)},
+    "unet": {"clean": (1.0, 0.0, 0.0), "damaged": (0.0, 0.0, 1.0)},
+}
 
 
 def make_config(part: str, train: str, overrides: dict):
@@ -73,77 +69,17 @@ def make_config(part: str, train: str, overrides: dict):
     config.data.root = train
     config.loss.update(coarse_weight=0.0, spectrum_weight=0.0, lpips_weight=0.0, align_lpips_weight=0.0)
     config.loss.update(align_disc_weight=0.0, align_decoder=False, align_true_weight=0.0)
+    config.train.update(batch_size=4, learning_rate=5e-4, warmup_steps=20, ema_decay=0.99)
     return config.lock()
 
 
-def spend(config, given: dict, store, tflop: float, random: bool = False) -> dict:
-    """Trains a stage until its compiled steps have spent `tflop`; returns all weights and what it took."""
-    stage = loop.build_stage(config)
-    variants, settings = synthesis.from_config(config.data)
-    settings = settings._replace(damage=config.stage != "first_stage")
-    batches = synthesis.batches(store, variants, settings, SEED, BATCH)
-    batch = next(batches)
-    params, frozen = start.start_weights(stage, given, stream(SEED, "params"), batch)
-    if random:  # the linear layers start as all others do
-        key = iter(jax.random.split(jax.random.key(1), 2))
-        for part in ("encoder", "decoder"):
-            kernel = params["first_stage"][part]["linear"]["kernel"]
-            fresh = jax.random.normal(next(key), kernel.shape) / np.sqrt(kernel.shape[2])
-            params["first_stage"][part]["linear"] = {"kernel": fresh, "bias": jnp.zeros(kernel.shape[3])}
-    tx = make_optimizer(LearningRate(RATE, 20, "cosine", 0.02), grad_clip=1.0)
-    now = state.create_state(params, tx, 0.99)
-    step = make_train_step(stage.loss_fn, tx, stream(SEED, "train"), 0.99, path=stage.path)
-    compiled = step.lower(now, frozen, batch, np.float32(0)).compile()
-    per_step = compiled.cost_analysis()["flops"]
-    num, begun = max(1, round(tflop * 1e12 / per_step)), time.monotonic()
-    for i in range(num):
-        now, metrics = compiled(now, frozen, batch, np.float32(i / num))
-        if i % 20 == 0:
-            jax.block_until_ready(metrics)
-        batch = next(batches)
-    weights = jax.device_get(merge(frozen, now.average))
-    return {"weights": weights, "steps": num, "seconds": time.monotonic() - begun, "flops": per_step}
-
-
-def val_batches(config, part: str, store) -> dict:
-    """Makes the fixed held-out examples at x4, clean and heavily damaged."""
-    n, patch = VARIANTS[part][:2]
-    x4 = synthesis.Variant(n, patch, 4.0, 4.0, 1.0, 4 * n)
-    _, settings = synthesis.from_config(config.data)
-    ways = {"clean": (1.0, 0.0), "damaged": (0.0, 1.0)}
-    if part == "first_stage":
-        ways = {"true": (1.0, 0.0)}
-    return {
-        name: synthesis.make_batch(jax.random.key(99), store, x4, VAL, settings._replace(clean=a, light=0.0, heavy=b))
-        for name, (a, b) in ways.items()
-    }
-
-
-def measure(config, part: str, weights: dict, batches: dict) -> dict:
-    """Renders the held-out examples' windows; returns PSNR of each kind and the weave of the first."""
-    nets, found = latent.build_nets(config), {}
-
-    @jax.jit
-    def render(weights, batch):
-        frozen = {name: tree for name, tree in weights.items() if name != "unet"}
-        if part == "first_stage":
-            z, _ = latent.posterior(nets, frozen, batch)
-        else:
-            c = latent.condition(nets, frozen, batch)
-            noise, t = jax.random.normal(jax.random.key(3), c.shape), jnp.full(len(c), len(nets.alpha_bar) - 1)
-            told = jnp.full(len(c), -1.0)
-            z = latent.estimate(nets, weights["unet"], noise, t, c, strength=told).z_0_hat / weights["scale_factor"]
-        return s.render_window(nets.first_stage, weights["first_stage"], z, batch)
-
-    for name, batch in batches.items():
-        x_hat, x = (np.clip(np.asarray(one), -1, 1) for one in (render(weights, batch), batch["target"]))
-        found[f"PSNR, {name}"] = float(np.mean(10 * np.log10(4 / np.mean(np.square(x_hat - x), axis=(1, 2, 3)))))
-        spectra = weave.Spectra()
-        for a, b in zip(x_hat, x):
-            spectra.add("render", (a + 1) * 127.5, (b + 1) * 127.5)
-            spectra.add("truth", (b + 1) * 127.5, (b + 1) * 127.5)
-        found[f"weave, {name}"] = spectra.weaves()["render"]
-    return found
+def random_code(params: dict) -> dict:
+    """Lets the linear layers start as all others do."""
+    for key, part in zip(jax.random.split(jax.random.key(1), 2), ("encoder", "decoder")):
+        kernel = params["first_stage"][part]["linear"]["kernel"]
+        fresh = jax.random.normal(key, kernel.shape) / np.sqrt(kernel.shape[2])
+        params["first_stage"][part]["linear"] = {"kernel": fresh, "bias": jnp.zeros(kernel.shape[3])}
+    return params
 
 
 def main() -> None:
@@ -159,23 +95,27 @@ def main() -> None:
         model = storage.read_config(storage.locate(args.first_stage))["model"]
         base_fields = {"first_stage.z_channels": model["first_stage"]["z_channels"]}
     base = make_config(args.part, args.train, base_fields)
-    store = jax.tree.map(jnp.asarray, synthesis.store_from_config(base.data))
-    val = synthesis.make_store([(data.make_source("folder", args.train, "val"), 1.0)], base.data.synthesis.tile, 4)
-    batches, given, rows = val_batches(base, args.part, jax.tree.map(jnp.asarray, val)), {}, []
-    if args.part == "unet":
-        tree = storage.read_weights(storage.locate(args.first_stage))
-        given = {"first_stage": tree["first_stage"], "scale_factor": np.float32(1)}
+    store, batches, rows = small_runs.training_store(base), small_runs.held_out_batches(base, SHARES[args.part]), []
+    given = small_runs.given_first_stage(args.first_stage) if args.part == "unet" else {}
+
+    def spent(steps, seconds, flops):
+        return steps / max(1, round(args.tflop * 1e12 / flops))
+
     for name, overrides in PARTS[args.part].items():
         if args.only not in name:
             continue
         config = make_config(args.part, args.train, base_fields | overrides)
-        found = spend(config, given, store, args.tflop, "random" in overrides)
-        trained = found["weights"]["first_stage" if args.part == "first_stage" else "unet"]
+        change = {"change": random_code} if "random" in overrides else {}
+        found = small_runs.train(config, given, small_runs.made_batches(config, store), spent, **change)
+        trained = found.weights["first_stage" if args.part == "first_stage" else "unet"]
         size = sum(np.size(x) for x in jax.tree.leaves(trained))
-        measured = measure(config, args.part, found["weights"], batches)
-        cells = {"design": name, "weights": f"{size:,}", "GFLOP per step": f"{found['flops'] / 1e9:.0f}"}
-        cells |= {"steps": str(found["steps"]), "seconds": f"{found['seconds']:.0f}"}
-        cells |= {key: f"{value:.2f}" for key, value in measured.items()}
+        cells = {"design": name, "weights": f"{size:,}", "GFLOP per step": f"{found.flops / 1e9:.0f}"}
+        cells |= {"steps": str(found.steps), "seconds": f"{found.seconds:.0f}"}
+        answers, rebuilt = small_runs.make_renderers(config)
+        render = rebuilt if args.part == "first_stage" else answers
+        for kind, batch in batches.items():
+            measured = small_runs.figures(kind, render(found.weights, batch), batch["target"], {})
+            cells |= {key: f"{value:.2f}" for key, value in measured.items()}
         rows.append(cells)
         print(cells, flush=True)
     print(markdown(list(rows[0]), [list(row.values()) for row in rows]))

@@ -9,7 +9,6 @@ Run: python benchmarks/judge.py --model photos --data DIR [--scale 4] [--kinds c
 """
 
 import argparse
-import io
 from pathlib import Path
 
 import jax
@@ -18,6 +17,7 @@ from common import centre_crops, psnr, resized
 from PIL import Image, ImageFilter
 
 import arbiscale_jax as aj
+from arbiscale_jax.data import degradations
 from arbiscale_jax.evaluation import weave
 from arbiscale_jax.perceptual import load_lpips, lpips
 
@@ -25,9 +25,7 @@ BORDER = 4  # pixels cut off for PSNR
 
 
 def jpeg(x, quality: int):
-    buffer = io.BytesIO()
-    Image.fromarray(x).save(buffer, "JPEG", quality=quality)
-    return np.asarray(Image.open(buffer).convert("RGB"))
+    return np.asarray(degradations.jpeg(Image.fromarray(x), quality))
 
 
 def noisy(x, sigma: float, rng):
@@ -48,7 +46,7 @@ KINDS = {  # (input, random generator) -> damaged input
 
 
 class Distances:
-    """LPIPS of two uint8 pictures on AlexNet and VGG16, compiled once a size."""
+    """LPIPS of two uint8 pictures on AlexNet and VGG16, compiled once per size."""
 
     def __init__(self):
         self._nets = [load_lpips(net) for net in ("alex", "vgg")]

@@ -10,25 +10,15 @@ Run: python benchmarks/loss_weights.py --train DIR,DIR --first-stage RUN --minut
 """
 
 import argparse
-import time
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
+import small_runs
 from common import markdown
 from PIL import Image
 
-from arbiscale_jax import data, models, registry, storage
-from arbiscale_jax.data import synthesis
-from arbiscale_jax.evaluation import weave
-from arbiscale_jax.perceptual import load_lpips, lpips
+from arbiscale_jax import models, registry
 from arbiscale_jax.restoring import get_restoring_config
-from arbiscale_jax.storage import merge
-from arbiscale_jax.training import latent, loop, start, state
-from arbiscale_jax.training import stage as s
-from arbiscale_jax.training.optimizer import LearningRate, make_optimizer
-from arbiscale_jax.training.step import make_train_step, stream
 
 NONE = {"align_lpips_weight": 0.0, "spectrum_weight": 0.0, "align_disc_weight": 0.0}
 ROWS = {
@@ -47,7 +37,9 @@ ROWS = {
         "align_disc_weight": 0.1,
     },
 }
-VARIANT, BATCH, VAL, SEED = (24, 64, 2.75, 4.0, 1.0), 4, 24, 0
+VARIANT = (24, 64, 2.75, 4.0, 1.0)
+SHARES = {"clean": (1.0, 0.0, 0.0), "damaged": (0.0, 0.5, 0.5)}  # of clean, light and heavy input
+SHOWN = (0, 3, 6, 9, 12, 15)  # examples of each kind, on the sheet
 
 
 def make_config(train: str, loss: dict, decoder: bool):
@@ -61,70 +53,14 @@ def make_config(train: str, loss: dict, decoder: bool):
     config.loss.update(**loss, disc_ch=32, lpips_shift=7)
     if not decoder:
         config.loss.update(align_decoder=False, align_true_weight=0.0)
+    config.train.update(batch_size=4, warmup_steps=20, final_lr=0.05, ema_decay=0.98)
+    config.train.learning_rate = 5e-4 if decoder else 1e-3
     return config.lock()
 
 
-def train_for(config, given: dict, store, minutes: float, rate: float):
-    """Trains a stage for some minutes after its compilation; returns its weights, the steps and the last metrics."""
-    stage = loop.build_stage(config)
-    variants, settings = synthesis.from_config(config.data)
-    batches = synthesis.batches(store, variants, settings, SEED, BATCH)
-    batch = next(batches)
-    params, frozen = start.start_weights(stage, given, stream(SEED, "params"), batch)
-    if stage.lpips:
-        frozen = {**frozen, "lpips": stage.lpips}
-    tx = make_optimizer(LearningRate(rate, 20, "cosine", 0.05), grad_clip=1.0)
-    disc = stage.adversary.init(stream(SEED, "disc")) if stage.adversary else None
-    now = state.create_state(params, tx, 0.98, disc)
-    step = (
-        make_train_step(stage.loss_fn, tx, stream(SEED, "train"), 0.98, path=stage.path, adversary=stage.adversary)
-        .lower(now, frozen, batch, np.float32(0))
-        .compile()
-    )
-    began, num, kept = time.monotonic(), 0, []
-    while (share := (time.monotonic() - began) / (60 * minutes)) < 1:
-        now, metrics = step(now, frozen, batch, np.float32(share))
-        kept = [*kept[-19:], jax.device_get(metrics)]
-        num, batch = num + 1, next(batches)
-    frozen = {name: tree for name, tree in frozen.items() if name != "lpips"}
-    means = {name: float(np.mean([one[name] for one in kept])) for name in kept[0]}
-    return jax.device_get(merge(frozen, now.average)), num, means
-
-
-def measure(config, weights: dict, batches: dict, distances) -> tuple[dict, np.ndarray]:
-    """Renders the held-out examples; returns the figures and the renders of every kind, joined."""
-    nets, found, shown = latent.build_nets(config), {}, []
-
-    @jax.jit
-    def render(weights, batch):
-        frozen = {name: tree for name, tree in weights.items() if name != "unet"}
-        c = latent.condition(nets, frozen, batch)
-        noise, t = jax.random.normal(jax.random.key(3), c.shape), jnp.full(len(c), len(nets.alpha_bar) - 1)
-        told = jnp.full(len(c), -1.0)
-        z = latent.estimate(nets, weights["unet"], noise, t, c, strength=told).z_0_hat / weights["scale_factor"]
-        true, _ = latent.posterior(nets, frozen, batch)
-        return [s.render_window(nets.first_stage, weights["first_stage"], one, batch) for one in (z, true)]
-
-    for name, batch in batches.items():
-        x = np.asarray(batch["target"])
-        x_hat, back = (np.clip(np.asarray(one), -1, 1) for one in render(weights, batch))
-        found |= figures(name, x_hat, x, distances)
-        if name == "clean":
-            found["true latent, PSNR"] = psnr(back, x)
-        shown.append(x_hat)
-    return found, np.concatenate(shown)
-
-
-def psnr(a, b) -> float:
-    return float(np.mean(10 * np.log10(4 / np.mean(np.square(a - b), axis=(1, 2, 3)))))
-
-
-def figures(name: str, x_hat, x, distances) -> dict:
-    spectra = weave.Spectra()
-    for a, b in zip(x_hat, x):
-        spectra.add("render", (a + 1) * 127.5, (b + 1) * 127.5)
-    values = {"PSNR": psnr(x_hat, x)} | {label: float(np.mean(run(x_hat, x))) for label, run in distances.items()}
-    return {f"{name}, {key}": value for key, value in values.items()} | {f"{name}, weave": spectra.weaves()["render"]}
+def minutes_of(minutes: float):
+    """Returns small_runs.train's share of a run by the clock."""
+    return lambda steps, seconds, flops: seconds / (60 * minutes)
 
 
 def main() -> None:
@@ -138,59 +74,49 @@ def main() -> None:
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
     base = make_config(args.train, NONE, decoder=False)
-    store = jax.tree.map(jnp.asarray, synthesis.store_from_config(base.data))
-    tree = storage.read_weights(storage.locate(args.first_stage))
-    given = {"first_stage": tree["first_stage"], "scale_factor": np.float32(1)}
-    given, steps, _ = train_for(base, given, store, args.warm, 1e-3)
-    print(f"warm: {steps} steps", flush=True)
+    store = small_runs.training_store(base)
+    given = small_runs.given_first_stage(args.first_stage)
+    warm = small_runs.train(base, given, small_runs.made_batches(base, store), minutes_of(args.warm))
+    print(f"warm: {warm.steps} steps", flush=True)
+    batches, distances = small_runs.held_out_batches(base, SHARES), small_runs.make_distances()
+    truths = {name: np.asarray(batch["target"]) for name, batch in batches.items()}
 
-    n, patch = VARIANT[:2]
-    x4 = synthesis.Variant(n, patch, 4.0, 4.0, 1.0, 4 * n)
-    _, settings = synthesis.from_config(base.data)
-    held_out = synthesis.make_store([(data.make_source("folder", args.train, "val"), 1.0)], base.data.synthesis.tile, 4)
-    held_out = jax.tree.map(jnp.asarray, held_out)
-    ways = {"clean": settings._replace(clean=1.0, light=0.0, heavy=0.0)}
-    ways["damaged"] = settings._replace(clean=0.0, light=0.5, heavy=0.5)
-    batches = {name: synthesis.make_batch(jax.random.key(99), held_out, x4, VAL, way) for name, way in ways.items()}
-    nets = {"LPIPS": load_lpips("alex"), "LPIPS-VGG": load_lpips("vgg")}
-    distances = {name: jax.jit(lambda a, b, net=net: lpips(net, a, b)) for name, net in nets.items()}
-
-    rows, panels = [], []
-    for label in ("bicubic", "truth"):
-        found, shown = {}, []
-        for name, batch in batches.items():
-            x = np.asarray(batch["target"])
-            x_hat = x if label == "truth" else np.asarray(enlarged(batch, patch))
-            shown.append(x_hat)
-            if label != "truth":
-                found |= figures(name, x_hat, x, distances)
-            else:
-                found[f"{name}, weave"] = figures(name, x, x * 1.0, {})[f"{name}, weave"]
-        rows.append({"losses": label, **{k: f"{v:.4g}" for k, v in found.items()}})
-        panels.append(np.concatenate(shown))
+    shown = {name: enlarged(batch) for name, batch in batches.items()}
+    found = {}
+    for name, x in truths.items():
+        found |= small_runs.figures(name, shown[name], x, distances)
+    rows, panels = [cells_of("bicubic", found)], [shown]
+    rows.append(cells_of("truth", {f"{name}, weave": small_runs.weave_of(x, x) for name, x in truths.items()}))
     for label, loss in ROWS.items():
         if args.only not in label:
             continue
         config = make_config(args.train, loss, decoder=True)
-        weights, steps, metrics = train_for(config, given, store, args.minutes, 5e-4)
-        found, shown = measure(config, weights, batches, distances)
-        found |= {"disc. right": metrics.get("right", np.nan)}
-        about = {"model": config.model.to_dict(), "training": {"losses": label, "steps": steps}}
-        folder = args.output / label.replace(" ", "_").replace(",", "")
-        registry.write_export(folder, about, weights, f"A row of benchmarks/loss_weights.py: {label}.\n", np.float16)
-        rows.append({"losses": label, "steps": str(steps), **{k: f"{v:.4g}" for k, v in found.items()}})
-        panels.insert(-1, shown)
+        run = small_runs.train(config, warm.weights, small_runs.made_batches(config, store), minutes_of(args.minutes))
+        answers, rebuilt = small_runs.make_renderers(config)
+        panels.append({name: answers(run.weights, batch) for name, batch in batches.items()})
+        found = {"steps": run.steps, "disc. right": run.metrics.get("right", np.nan)}
+        for name, x in truths.items():
+            found |= small_runs.figures(name, panels[-1][name], x, distances)
+        found["true latent, PSNR"] = small_runs.psnr(rebuilt(run.weights, batches["clean"]), truths["clean"])
+        about = {"model": config.model.to_dict(), "training": {"losses": label, "steps": run.steps}}
+        folder, card = args.output / label.replace(" ", "_").replace(",", ""), f"A row of loss_weights.py: {label}.\n"
+        registry.write_export(folder, about, run.weights, card, np.float16)
+        rows.append(cells_of(label, found))
         print(rows[-1], flush=True)
     names = list(dict.fromkeys(name for row in rows for name in row))
     print(markdown(names, [[row.get(name, "") for name in names] for row in rows]))
-    some = [0, 3, 6, 9, 12, 15, VAL, VAL + 4, VAL + 8, VAL + 12, VAL + 16, VAL + 20]
-    sheet = np.concatenate([np.concatenate([panel[i] for panel in panels], axis=1) for i in some])
-    Image.fromarray(np.uint8(np.clip((sheet + 1) * 127.5, 0, 255).round())).save(args.output / "sheet.png")
+    columns = [np.concatenate([panel[name][i] for name in batches for i in SHOWN]) for panel in (*panels, truths)]
+    Image.fromarray(small_runs.to_bytes(np.concatenate(columns, axis=1))).save(args.output / "sheet.png")
 
 
-def enlarged(batch: dict, patch: int):
+def cells_of(label: str, found: dict) -> dict:
+    """Formats a row of the table."""
+    return {"losses": label, **{name: f"{value:.4g}" for name, value in found.items()}}
+
+
+def enlarged(batch: dict) -> np.ndarray:
     """Enlarges the LR pictures by bicubic to the windows of the targets."""
-    out = []
+    out, patch = [], batch["target"].shape[1]
     for lr, size, place in zip(batch["lr"], np.asarray(batch["target_size"]), np.asarray(batch["target_start"])):
         whole = models.interpolate(lr[None], (int(size), int(size)), "bicubic")[0]
         out.append(np.clip(whole[place[0] : place[0] + patch, place[1] : place[1] + patch], -1, 1))

@@ -8,23 +8,20 @@ Run: python benchmarks/overfit_restoring.py --train DIR,DIR --first-stage RUN --
 """
 
 import argparse
-import time
+import itertools
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from loss_weights import figures
+import small_runs
+from loss_weights import minutes_of
 from PIL import Image
 
-from arbiscale_jax import models, storage
+from arbiscale_jax import models
 from arbiscale_jax.data import synthesis
-from arbiscale_jax.perceptual import load_lpips, lpips
 from arbiscale_jax.restoring import get_restoring_config
-from arbiscale_jax.training import latent, loop, start, state
-from arbiscale_jax.training import stage as s
-from arbiscale_jax.training.optimizer import LearningRate, make_optimizer
-from arbiscale_jax.training.step import make_train_step, stream
+from arbiscale_jax.training.made import example_settings
 
 SIDE, HALF = 16, 4  # of the LR pictures; examples of each kind
 
@@ -43,49 +40,28 @@ def main() -> None:
         config.data.synthesis.variants = ((SIDE, 4 * SIDE, 4.0, 4.0, 1.0),)
     config.data.root = args.train
     config.loss.update(disc_ch=32, lpips_shift=7)
+    config.train.update(learning_rate=1e-3, warmup_steps=20, ema_decay=0.95)
     config.lock()
 
-    stage, nets = loop.build_stage(config), latent.build_nets(config)
-    variants, settings = synthesis.from_config(config.data)
-    store = jax.tree.map(jnp.asarray, synthesis.store_from_config(config.data))
+    store, (variants, settings) = small_runs.training_store(config), example_settings(config)
     ways = (settings._replace(clean=1.0, light=0.0, heavy=0.0), settings._replace(clean=0.0, light=0.0, heavy=1.0))
     halves = [synthesis.make_batch(jax.random.key(i), store, variants[0], HALF, way) for i, way in enumerate(ways)]
     batch = {name: jnp.concatenate([half[name] for half in halves]) for name in halves[0]}
+    given = small_runs.given_first_stage(args.first_stage)
+    run = small_runs.train(config, given, itertools.repeat(batch), minutes_of(args.minutes))
+    answers, _ = small_runs.make_renderers(config)
 
-    tree = storage.read_weights(storage.locate(args.first_stage))
-    given = {"first_stage": tree["first_stage"], "scale_factor": np.float32(1)}
-    params, frozen = start.start_weights(stage, given, stream(0, "params"), batch)
-    frozen = {**frozen, "lpips": stage.lpips}
-    tx = make_optimizer(LearningRate(1e-3, 20, "cosine", 0.02), grad_clip=1.0)
-    now = state.create_state(params, tx, 0.95, stage.adversary.init(stream(0, "disc")))
-    step = make_train_step(stage.loss_fn, tx, stream(0, "train"), 0.95, path=stage.path, adversary=stage.adversary)
-    step = step.lower(now, frozen, batch, np.float32(0)).compile()
-    began, num = time.monotonic(), 0
-    while (share := (time.monotonic() - began) / (60 * args.minutes)) < 1:
-        now, metrics = step(now, frozen, batch, np.float32(share))
-        num += 1
-        if num % 50 == 0:
-            print(num, {name: round(float(value), 4) for name, value in metrics.items()}, flush=True)
-
-    @jax.jit
-    def render(params, batch):
-        c = latent.condition(nets, frozen, batch)
-        noise, t = jax.random.normal(jax.random.key(3), c.shape), jnp.full(len(c), len(nets.alpha_bar) - 1)
-        z = latent.estimate(nets, params["unet"], noise, t, c, strength=jnp.full(len(c), -1.0)).z_0_hat
-        weights = s.first_stage_params(params, frozen)
-        return s.render_window(nets.first_stage, weights, z / frozen["scale_factor"], batch)
-
-    x_hat, x = (np.clip(np.asarray(one), -1, 1) for one in (render(now.average, batch), batch["target"]))
+    x_hat, x = np.asarray(answers(run.weights, batch)), np.asarray(batch["target"])
     enlarged = np.clip(models.interpolate(batch["lr"], x.shape[1:3], "bicubic"), -1, 1)
-    distances = {"LPIPS": jax.jit(lambda a, b, net=load_lpips("alex"): lpips(net, a, b))}
+    distances = {"LPIPS": small_runs.make_distances()["LPIPS"]}
     for name, rows in (("clean", np.s_[:HALF]), ("damaged", np.s_[HALF:]), ("both", np.s_[:])):
         for label, image in (("bicubic", enlarged), ("learned", x_hat), ("truth", x + 1e-4)):
-            found = figures(name, image[rows], x[rows], distances)
+            found = small_runs.figures(name, image[rows], x[rows], distances)
             print(label, {key: round(value, 3) for key, value in found.items()})
-    print(f"{num} steps, the discriminator right for {float(metrics['right']):.2f}")
+    print(f"{run.steps} steps, the discriminator right for {run.metrics['right']:.2f}")
     sheet = np.concatenate([np.concatenate(panel, axis=0) for panel in (enlarged, x_hat, x)], axis=1)
     args.output.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.uint8(((sheet + 1) * 127.5).round())).save(args.output / "sheet.png")
+    Image.fromarray(small_runs.to_bytes(sheet)).save(args.output / "sheet.png")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from common import centre_crops, psnr
 from PIL import Image
 
 import arbiscale_jax as aj
+from arbiscale_jax import models
 from arbiscale_jax.evaluation import weave
 from arbiscale_jax.inference import to_floats
 
@@ -20,10 +21,8 @@ def rebuild(model, crops: dict, save: Path | None = None) -> dict:
     """Encodes and renders pictures; returns mean PSNR, and the weaves of rebuilt and true pictures."""
     spectra, values = weave.Spectra(), []
     for name, truth in crops.items():
-        border = model.border * model.factor
-        x = np.pad(truth, ((border, border), (border, border), (0, 0)), mode="reflect")
-        z = np.asarray(model.encode(to_floats(x)[None]))
-        z = z[:, model.border : z.shape[1] - model.border, model.border : z.shape[2] - model.border]
+        x = models.reflect_border(to_floats(truth)[None], model.border * model.factor)
+        z = models.cut_border(model.encode(x), model.border)
         back = model.render(z, truth.shape[:2])[0]
         values.append(psnr(back, truth))
         spectra.add("rebuilt", back, truth)

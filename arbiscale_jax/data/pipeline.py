@@ -40,7 +40,7 @@ def train_batches(
     transform = _make_transform(config)
     if batch_size < 1 or start_step < 0:
         raise UserError(f"Batch size >= 1 and first step >= 0 must hold, got {batch_size} and {start_step}.")
-    examples = _in_random_order(_train_source(config), seed).random_map(transform)
+    examples = _in_random_order(train_source(config, _cache_bytes(config)), seed).random_map(transform)
     return _start(_batched(examples, batch_size, rows)[start_step:], config["workers"])
 
 
@@ -52,7 +52,7 @@ def views(config: Mapping[str, Any], seed: int, num: int) -> tuple[grain.MapData
     Raises: UserError if a field or the source is wrong.
     """
     transform = _make_transform(config)
-    source = _train_source(config)
+    source = train_source(config, _cache_bytes(config))
     fields = (*_EXAMPLE_FIELDS, *_SOURCE_FIELDS, "source", "root", "degradation", "lr_scale_min", "lr_scale_max")
     identity = {field: config[field] for field in fields} | {"real": dict(config["real"]), "seed": seed, "views": num}
     identity["images"] = [source.name(i) for i in range(len(source))]
@@ -146,15 +146,23 @@ def _spread(n: int) -> tuple[float, float]:
     return (0.5 + n / plastic) % 1.0, (0.5 + n / plastic**2) % 1.0
 
 
-def _train_source(config: Mapping[str, Any]) -> Source:
+def train_source(config: Mapping[str, Any], cache_bytes: int) -> Source:
+    """Opens the training images of config.data, less what is held out; cache_bytes as of `sources.make_source`.
+
+    Raises: UserError if a field or the source is wrong.
+    """
     own = config["source"] != "embedded" and config["val_source"]  # nothing has to be held out of it
     if own and (config["val_source"], config["val_root"]) == (config["source"], config["root"]):
         logger.warning("data.val_root is data.root: validation uses images that are trained on.")
-    cache_bytes = int(config["cache_gib"] * 2**30) // max(1, config["workers"])
     options = {field: config[field] for field in _SOURCE_FIELDS}
     if own:
         options["val_split_file"] = ""  # it is of val_root
     return make_source(config["source"], config["root"], "all" if own else "train", cache_bytes, **options)
+
+
+def _cache_bytes(config: Mapping[str, Any]) -> int:
+    """Returns the memory for decoded images of one loader process."""
+    return int(config["cache_gib"] * 2**30) // max(1, config["workers"])
 
 
 def _val_source(config: Mapping[str, Any]) -> Source:

@@ -9,13 +9,13 @@ from collections.abc import Hashable
 
 import numpy as np
 
-TILE = 32  # pixels a side
+TILE = 32  # pixels per side
 LEAST_TILES = 3  # of a picture, where it has as many
 FLOOR = 1e-3  # added to the power, of pictures in 0..255
 
 _y, _x = np.mgrid[:TILE, :TILE]
 _radius = np.hypot(_y - TILE // 2, _x - TILE // 2)
-RINGS = tuple((_radius >= r - 0.5) & (_radius < r + 0.5) for r in range(4, 16))  # cycles a tile, bool [32 32] each
+RINGS = tuple((_radius >= r - 0.5) & (_radius < r + 0.5) for r in range(4, 16))  # cycles per tile, bool [32 32] each
 _PLANE = np.stack([_y.ravel(), _x.ravel(), np.ones(TILE * TILE)], axis=1)  # 1024 3
 _TO_PLANE = np.linalg.pinv(_PLANE)  # 3 1024
 _HANN = np.outer(np.hanning(TILE), np.hanning(TILE))
@@ -26,8 +26,8 @@ def ring_spectrum(output: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, in
 
     Tiles of 32 x 32 pixels lie side by side from the top left; counted is the half of them in which the grey truth
     varies least, but 3 at least. Each is made grey, freed of the plane that fits it best, and multiplied by a Hann
-    window; of each ring of equal frequency, 4 to 15 cycles a tile, the ring's median is subtracted.
-    Args: output and truth, RGB in 0..255 [h, w, 3], 32 pixels or more a side.
+    window; of each ring of equal frequency, 4 to 15 cycles per tile, the ring's median is subtracted.
+    Args: output and truth, RGB in 0..255 [h, w, 3], 32 pixels or more per side.
     Returns: the sum, float64 [32, 32], frequency 0 in the middle and 0 off the rings; the number of tiles n. Sums and
       numbers of several pictures add up.
     """

@@ -109,6 +109,7 @@ class Model:
 
         Args: restore, as in `upscale_latent`.
         """
+        self._check_restore(restore)
         z_t = jnp.asarray(z_t, jnp.float32)
         t = jnp.broadcast_to(jnp.asarray(t), z_t.shape[:1])
         return self._eps(self._unet_params(c), z_t, t, c, self._strength(restore, len(z_t)))
@@ -201,10 +202,21 @@ class Model:
         return plan.cut(z)
 
     def _latents(self, lr, place, numbers, seed, options, refine, progress=None):
-        """Samples the answers of these numbers to lr [1 h w 3], a window at `place` (cells) of the padded picture."""
+        """Samples the answers of these numbers to lr [1 h w 3].
+
+        Args: place, (top, left) in cells of lr in the padded picture, whose noise is cut out of one field; None:
+          independent noise.
+        """
         c = self.condition(lr)
+        h, w, channels = c.shape[1:]
+
+        def noise(keys):
+            if place is None:
+                return self._noise(keys, (h, w, channels))
+            return windows.noise_window(self._noise, keys[0], (*place, h, w), channels)
+
         rounds = _whole(self.config["sampling"].get("refine", 0) if refine is None else refine, "refine", 0)
-        z = self._sample_many(c, place, numbers, seed, options, progress)
+        z = self._sample_many(noise, c, numbers, seed, options, progress)
         for _ in range(rounds):
             z = jnp.concatenate([one + c - self._seen_again(one, lr.shape) for one in jnp.split(z, len(z))])
         return z
@@ -245,8 +257,8 @@ class Model:
         Raises: UserError if the model needs a condition, or has no U-Net.
         """
         options = self._options(steps=steps, sampler=sampler, eta=eta, start=0.0)
-        numbers = range(_whole(num, "num", 1))
-        return self._sample_many(self.generated_shape(), None, numbers, seed, options, progress)
+        shape, numbers = self.generated_shape(), range(_whole(num, "num", 1))
+        return self._sample_many(lambda keys: self._noise(keys, shape), None, numbers, seed, options, progress)
 
     def generated_shape(self) -> tuple[int, int, int]:
         """Returns the shape (h, w, c) of a generated latent. Raises: UserError if the model needs a condition."""
@@ -333,27 +345,27 @@ class Model:
         given = {"steps": steps, "sampler": sampler, "eta": eta, "start": start}
         own = {"start": 0.0, **self.config["sampling"]}
         options = {name: own[name] if value is None else value for name, value in given.items()}
-        self._strength(restore, 1)
+        self._check_restore(restore)
         return {**options, "eta": float(options["eta"]), "start": float(options["start"]), "restore": restore}
 
-    def _strength(self, restore, num: int):
-        """Returns what the U-Net is told of the damage, [num], None where it is told nothing.
-
-        Raises: UserError for a restore out of range, or a model that knows none.
-        """
+    def _check_restore(self, restore) -> None:
+        """Raises: UserError for a restore out of range, or a model that knows none."""
+        if restore is None:
+            return
         if not self.config["unet"]["strength"]:
-            if restore is not None:
-                raise UserError("This model is not told how much to restore; leave restore out.")
+            raise UserError("This model is not told how much to restore; leave restore out.")
+        if isinstance(restore, bool) or not isinstance(restore, Real) or not 0 <= restore <= 1:
+            raise UserError(f"restore is a number from 0 (keeps the input's grain) to 1 (cleans), got {restore!r}.")
+
+    def _strength(self, restore, num: int):
+        """Returns what the U-Net is told of the damage, [num], None where it is told nothing."""
+        if not self.config["unet"]["strength"]:
             return None
-        own = self.config["sampling"]["restore"]
-        value = own if restore is None else restore
-        if restore is not None and (isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= 1):
-            raise UserError(f"restore is a number from 0 (keeps the input's grain) to 1 (cleans), got {value!r}.")
-        return jnp.full(num, value, jnp.float32)
+        return jnp.full(num, self.config["sampling"]["restore"] if restore is None else restore, jnp.float32)
 
     def _sample_with(self, z_T, c, keys, options):
         options = dict(options)
-        strength = self._strength(options.pop("restore", None), len(z_T))
+        strength = self._strength(options.pop("restore"), len(z_T))
         try:
             return self._sample(self._unet_params(c), z_T, c, keys, strength, **options)
         except ValueError as e:
@@ -364,28 +376,22 @@ class Model:
         if not options["start"]:
             return noise, {**options, "start": 1.0}
         try:
-            given = options["steps"], len(self.alpha_bar), options["start"], options["sampler"]
-            t = diffusion.first_time(*given)
+            T, start, sampler = len(self.alpha_bar), options["start"], options["sampler"]
+            t = diffusion.first_time(options["steps"], T, start, sampler)
         except ValueError as e:
             raise UserError(str(e)) from e
         return diffusion.q_sample(c, noise, np.full(len(noise), t), self.alpha_bar), options
 
-    def _sample_many(self, c, place, numbers, seed, options, progress):
+    def _sample_many(self, noise: Callable, c, numbers, seed, options, progress):
         """Samples one latent at a time, so that memory, and each answer, do not depend on their number.
 
-        Args: c, [1 h w c], or the shape (h, w, c) of generated latents; place, (top, left) in cells of a window, whose
-          noise is cut out of one field; None: independent noise.
+        Args: noise, keys [1] -> standard normal [1 h w c]; c, the condition [1 h w c], or None.
         """
-        shape, c = (c, None) if isinstance(c, tuple) else (c.shape[1:], c)
         latents = []
         for done, number in enumerate(numbers, 1):
             key = self._keys(seed, [number])
             draw = jax.vmap(jax.random.fold_in, (0, None))
-            if place is None:
-                noise = self._noise(draw(key, 0), tuple(shape))
-            else:
-                noise = windows.noise_window(self._noise, draw(key, 0)[0], (*place, *shape[:2]), shape[2])
-            z_T, begun = self._begin(noise, c, options)
+            z_T, begun = self._begin(noise(draw(key, 0)), c, options)
             latents.append(jax.block_until_ready(self._sample_with(z_T, c, draw(key, 1), begun)))
             if progress:
                 progress(done, len(numbers))

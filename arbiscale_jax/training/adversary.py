@@ -144,7 +144,7 @@ def make_adversary(config, forward: Callable) -> s.Adversary | None:
     Args: forward, (params, frozen, batch, key) -> Rendering.
     Raises: UserError for fields out of range, or a window smaller than the discriminator's patches allow.
     """
-    loss, critic = config.loss, _make_critic(config, "loss.disc_weight", config.data.target_patch)
+    loss, critic = config.loss, _make_critic(config, "loss.disc_weight", s.smallest_window(config))
     if critic is None:
         return None
 

@@ -55,7 +55,7 @@ def make_stage(config) -> s.Stage:
             "become a sharpener."
         )
     nets = latent.build_nets(config)
-    size = {"target": config.data.target_patch, "image": nets.image_size}
+    size = {"target": s.smallest_window(config), "image": nets.image_size}
     side = size.get(loss.render_size, nets.image_size // models.spatial_factor(config.model))
     perceptual = s.load_perceptual(config, "loss.align_lpips_weight", side)
     adversary = make_path_adversary(config, side)

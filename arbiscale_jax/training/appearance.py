@@ -6,8 +6,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from arbiscale_jax.errors import UserError
-
 from . import image_losses
 from . import stage as s
 
@@ -33,12 +31,8 @@ def make_appearance(config, lpips_weight: float) -> Appearance:
     loss = config.loss
     names = ("coarse_weight", "spectrum_weight", "lpips_shift")
     s.check_least(config, {f"loss.{name}": 0 for name in names})
-    side = _smallest_window(config)
-    if loss.spectrum_weight and side < image_losses.WINDOW:
-        raise UserError(
-            f"loss.spectrum_weight needs rendered windows of at least {image_losses.WINDOW} pixels a side, got {side}; "
-            "raise data.target_patch (or the windows of data.synthesis.variants), or set it to 0."
-        )
+    if loss.spectrum_weight:
+        image_losses.check_window(s.smallest_window(config))
     weights = {"coarse": loss.coarse_weight, "spectrum": loss.spectrum_weight, "lpips": lpips_weight}
     weights = {name: weight for name, weight in weights.items() if weight}
     dtype, shift = s.compute_dtype(config), loss.lpips_shift
@@ -59,13 +53,6 @@ def make_appearance(config, lpips_weight: float) -> Appearance:
         return found
 
     return Appearance(weights, terms)
-
-
-def _smallest_window(config) -> int:
-    """Returns the side of the smallest window that training renders, in pixels."""
-    if not config.data.synthesis.enabled:
-        return config.data.target_patch
-    return min(variant[1] for variant in config.data.synthesis.variants)
 
 
 def _shifted(x, key, shift: int):

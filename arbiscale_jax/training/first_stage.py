@@ -81,6 +81,6 @@ def make_stage(config) -> s.Stage:
         trained,
         loss_fn,
         eval_fn,
-        lpips=s.load_perceptual(config, "loss.lpips_weight", config.data.target_patch),
+        lpips=s.load_perceptual(config, "loss.lpips_weight", s.smallest_window(config)),
         adversary=make_adversary(config, forward),
     )

@@ -29,6 +29,15 @@ def _means(x, side: int):
     return sum(x[:, :, j : j + w] for j in range(side)) / side
 
 
+def check_window(side: int) -> None:
+    """Raises: UserError if renders of `side` pixels are too small for `spectrum_loss`."""
+    if side < WINDOW:
+        raise UserError(
+            f"The spectrum loss needs rendered windows of at least {WINDOW} pixels a side, got {side}; raise "
+            "data.target_patch (or the windows of data.synthesis.variants), or set loss.spectrum_weight to 0."
+        )
+
+
 def spectrum_loss(x_hat, x):
     """Computes how far the mean log power spectrum of each render is from that of its truth: [b h w 3] -> [b].
 
@@ -39,11 +48,7 @@ def spectrum_loss(x_hat, x):
     count. In float32.
     Raises: UserError if a side is below 32.
     """
-    if min(x.shape[1:3]) < WINDOW:
-        raise UserError(
-            f"The spectrum loss needs rendered windows of at least {WINDOW} pixels a side, got {min(x.shape[1:3])}; "
-            "raise data.target_patch, or set loss.spectrum_weight to 0."
-        )
+    check_window(min(x.shape[1:3]))
     return jnp.mean(jnp.abs(_log_power(x_hat) - _log_power(x)), axis=(1, 2))
 
 

@@ -12,9 +12,11 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from arbiscale_jax import data, storage
+from arbiscale_jax.data import synthesis
 from arbiscale_jax.errors import UserError
 
 from . import align, cache, checkpoint, diffusion, first_stage, overview, reporting, start, survival
+from .made import example_settings, state_maker
 from .mesh import (
     batch_sharding,
     check_batch_size,
@@ -28,7 +30,7 @@ from .mesh import (
 )
 from .optimizer import learning_rate, make_optimizer
 from .stage import Stage, check_least
-from .state import TrainState, create_state
+from .state import TrainState
 from .step import make_train_step, stream
 
 MADE = (  # by a run before its first step is done
@@ -112,14 +114,9 @@ def _batches(config, start_step: int, rows: list[int], mesh) -> Iterator[dict]:
     size = config.train.batch_size
     if not config.data.synthesis.enabled:
         return _on_devices(data.train_batches(config.data, config.seed, size, start_step, rows), rows, size, mesh)
-    from arbiscale_jax.data import synthesis
-
-    variants, settings = synthesis.from_config(config.data)
-    upsampling = round(config.model.condition.upsampling)
-    settings = settings._replace(upsampling=upsampling, damage=config.stage != "first_stage")
+    variants, settings = example_settings(config)
     store = replicate(synthesis.store_from_config(config.data), mesh)
-    place = batch_sharding(mesh)
-    return synthesis.batches(store, variants, settings, config.seed, size, start_step=start_step, sharding=place)
+    return synthesis.batches(store, variants, settings, config.seed, size, start_step, batch_sharding(mesh))
 
 
 def _on_devices(batches: Iterator[dict], rows: list[int], batch_size: int, mesh) -> Iterator[dict]:
@@ -140,11 +137,7 @@ def _check(config) -> None:
 
 def _state_maker(config, stage, tx, mesh, params):
     """Returns the function that makes a fresh state of `params` (arrays or shapes), and its result's shapes, placed."""
-
-    def create(params):
-        disc = stage.adversary.init(stream(config.seed, "disc")) if stage.adversary else None
-        return create_state(params, tx, config.train.ema_decay, disc)
-
+    create = state_maker(config, stage, tx)
     shapes = jax.eval_shape(create, params)
     places = state_sharding(shapes, mesh, config.train.fsdp_least)
     return create, jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, places)

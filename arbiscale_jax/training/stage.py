@@ -72,16 +72,23 @@ def check_least(config, least: dict[str, float]) -> None:
             raise UserError(f"{name} must be at least {value}, got {config[section][field]}.")
 
 
+def smallest_window(config) -> int:
+    """Returns the side of the smallest window of a target that the losses see, in pixels."""
+    if not config.data.synthesis.enabled:
+        return config.data.target_patch
+    return min(variant[1] for variant in config.data.synthesis.variants)
+
+
 def load_perceptual(config, weight: str, side: int) -> tuple[Lpips, ...]:
     """Loads the networks that loss.lpips_net names (alex, vgg, alex+vgg), none where the field `weight` is 0.
 
-    Args: side, of the images in pixels.
+    Args: side, of the images in pixels, of which loss.lpips_shift is cut off.
     Raises: UserError if the weight is negative, the images are too small, or the package is missing.
     """
     check_least(config, {weight: 0})
     if not config["loss"][weight.split(".")[1]]:
         return ()
-    loaded = tuple(load_lpips(net) for net in config.loss.lpips_net.split("+"))
+    loaded, side = tuple(load_lpips(net) for net in config.loss.lpips_net.split("+")), side - config.loss.lpips_shift
     for net in (weights.net for weights in loaded):
         if side < MIN_SIDE[net]:
             raise UserError(

@@ -31,7 +31,6 @@ def parts(args) -> list:
         config.data.synthesis.update(enabled=True, tile=SIDE, whole=True)
         with config.ignore_type():
             config.data.synthesis.variants = (VARIANT,)
-        config.train.schedule = "cosine"
         if args.rehearse:
             toy(config)
         made.append(Part(name, config.lock(), share))

@@ -21,8 +21,8 @@ from flax import serialization
 from arbiscale_jax import registry, storage
 from arbiscale_jax.data import synthesis
 from arbiscale_jax.training import loop, start
+from arbiscale_jax.training.made import example_settings, state_maker
 from arbiscale_jax.training.optimizer import learning_rate, make_optimizer
-from arbiscale_jax.training.state import create_state
 from arbiscale_jax.training.step import make_train_step, stream
 
 PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # bfloat16 FLOP/s, dense
@@ -76,16 +76,9 @@ def prepare(part: Part, store, pool: ThreadPoolExecutor, clock: Clock) -> Plan:
     """Starts compiling a stage's programs: examples and training step of every variant."""
     config, cfg = part.config, part.config.train
     stage, tx = loop.build_stage(config), make_optimizer(learning_rate(cfg), grad_clip=cfg.grad_clip)
-    variants, settings = synthesis.from_config(config.data)
-    damage = config.model.condition.enabled and config.stage != "first_stage"
-    upsampling = round(config.model.condition.upsampling)
-    settings = settings._replace(upsampling=upsampling, damage=damage)
+    (variants, settings), create = example_settings(config), state_maker(config, stage, tx)
     options = {"adversary": stage.adversary, "path": stage.path}
     step = make_train_step(stage.loss_fn, tx, stream(config.seed, "train"), cfg.ema_decay, **options)
-
-    def create(params):
-        disc = stage.adversary.init(stream(config.seed, "disc")) if stage.adversary else None
-        return create_state(params, tx, cfg.ema_decay, disc)
 
     def compiled(variant) -> Program:
         def make(key, store):

@@ -22,7 +22,7 @@ DRAWN = 160  # emoji for the sheets of photos
 
 
 def densest(image: np.ndarray, side: int) -> np.ndarray:
-    """Cuts the window of at most `side` pixels a side in which neighbouring pixels differ most."""
+    """Cuts the window of at most `side` pixels per side in which neighbouring pixels differ most."""
     h, w = image.shape[:2]
     height, width = min(h, side), min(w, side)
     grey = image.mean(axis=2)

@@ -15,7 +15,6 @@ import command
 
 SHARES = {"first_stage": 0.14, "diffusion": 0.12, "align": 0.74}
 RESERVE = 60.0  # seconds for the judge
-KINDS = ("clean", "jpeg", "noise", "blur", "phone")
 
 
 def parts(args) -> list:
@@ -59,7 +58,7 @@ def judge_model(args, model: Path) -> None:
 
     loaded = aj.load(model)
     methods = {"bicubic": resized, "ours": lambda lr, size: loaded.upscale(lr, size=size)}
-    kinds, side = (("clean", "jpeg"), 64) if args.rehearse else (KINDS, 384)
+    kinds, side = (("clean", "jpeg"), 64) if args.rehearse else (tuple(judge.KINDS), 384)
     rows = judge.judge(methods, centre_crops(str(args.pack / "val"), side), kinds, 4, args.state / "sheets")
     text = judge.table(rows)
     (args.out / "judge.txt").write_text(text + "\n")

@@ -24,7 +24,7 @@ def turn(dice: Dice, region):
 def recolour(dice: Dice, region):
     """Changes the colours of a region [R R 3] in [0, 1] by the chances above -> [R R 3] in [0, 1].
 
-    Each of the changes is affine, and so is what they make together: one product a pixel.
+    Each of the changes is affine, and so is what they make together: one product per pixel.
     """
     matrix, shift = jnp.eye(3), jnp.zeros(3)
     gains = jnp.stack([uniform(dice, WEAKEST, 1.0) for _ in range(3)])

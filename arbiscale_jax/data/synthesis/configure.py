@@ -8,12 +8,12 @@ import numpy as np
 from arbiscale_jax.errors import UserError
 
 from ..folders import parse_roots
+from ..pipeline import train_source
 from ..sources import Source, make_source
 from .drawings import drawing, sheets
 from .examples import CYCLE, Settings, Variant, sizes
 from .store import TileStore, make_store
 
-_SOURCE_FIELDS = ("image_size", "split_file", "val_split_file", "tfds_dir", "image_feature")
 _WAYS = ("clean", "light", "heavy")
 _SEED = 0  # of the drawings, which belong to the data, not to the run
 _BLOCK = 16  # a region's side is a multiple of it where the tile has room
@@ -95,12 +95,7 @@ def store_from_config(config: Mapping[str, Any]) -> TileStore:
 def _photographs(config: Mapping[str, Any]) -> list[tuple[Any, float]]:
     """Returns the training pictures, a group for each folder of data.root that has a share of its own."""
     shares = tuple(config["synthesis"]["shares"])
-    held_out = config["source"] == "embedded" or not config["val_source"]
-    options = {field: config[field] for field in _SOURCE_FIELDS}
-    if not held_out:
-        options["val_split_file"] = ""  # it is of val_root
-    split = "train" if held_out else "all"
-    source = make_source(config["source"], config["root"], split, cache_bytes=0, **options)
+    source = train_source(config, cache_bytes=0)  # every picture is read once
     if not shares:
         return [(source, 1.0)]
     labels = list(parse_roots(config["root"])) if config["source"] == "folder" else [""]
