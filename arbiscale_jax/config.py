@@ -130,6 +130,8 @@ def get_base_config() -> ml_collections.ConfigDict:
                     clean=0.35,  # share of the examples whose LR is only reduced
                     light=0.3,  # share with light damage
                     heavy=0.35,  # share with heavy damage
+                    pairs_root="",  # folder of pairs, lr/NAME and hr/NAME, that take the place of examples; "": none
+                    pairs_share=0.5,  # their share of the batches whose variant holds their scale
                     variants=((32, 88, 3.0, 8.0, 0.7), (48, 80, 2.0, 3.0, 0.3)),  # LR side, window, scales, share
                 ),
                 latent_cache="",  # folder for latents that are encoded once (stage diffusion); "" encodes each batch

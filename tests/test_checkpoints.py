@@ -27,16 +27,9 @@ from arbiscale_jax.interop.schedule import schedule_buffers
 torch = pytest.importorskip("torch")
 import reference_networks as ref  # noqa: E402  (needs torch)
 
+pytestmark = pytest.mark.usefixtures("one_device")
 HERE = Path(__file__).parent / "data"
 ARCH = json.loads((HERE / "tiny_sr.json").read_text())
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Halves this file's time, most of which is compilation."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def make_arch(first_stage=(), unet=(), liif=(), conditional=False):

@@ -21,6 +21,7 @@ from arbiscale_jax.training.state import create_state
 from arbiscale_jax.training.step import make_train_step
 
 QUICK = {"xla_cpu_use_fusion_emitters": False}  # compiles in 60 % of the time
+pytestmark = pytest.mark.usefixtures("one_device")
 CONFIGS = [f"{name}_{stage}" for name in EXPERIMENTS for stage in stages(name)]
 FACES = (22_622_720, 30_141_856, 232_195, 411_075_104)
 LSUN_SR = (34_425_856, 44_306_848, 232_195, 411_075_104)
@@ -35,13 +36,6 @@ COUNTS = {  # E, D, LIIF, U-Net
     "div2k_sr": (*VQ_F4, 113_622_563),
     "df2k_sr": (*VQ_F4, 105_411_363),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def load(name):

@@ -16,14 +16,6 @@ from arbiscale_jax.restoring import set_networks
 KEY, CODE = jax.random.key(5), 24  # numbers per latent cell
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Halves this file's time, most of which is compilation."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def tiny_config(**sampling):
     config = get_base_config().model
     set_networks(config)

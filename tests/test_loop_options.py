@@ -22,7 +22,7 @@ from arbiscale_jax.errors import UserError
 from arbiscale_jax.training import cache, checkpoint, diffusion, latent, loop, overview, reporting, stage, start, train
 from arbiscale_jax.training.optimizer import LearningRate, learning_rate, make_optimizer
 
-toy, quick_compilation = test_training.toy, test_training.quick_compilation  # fixtures
+toy = test_training.toy  # fixture
 REPORT = reporting.Report(lambda line: None, lambda share, line: None)
 
 

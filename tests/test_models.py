@@ -201,7 +201,7 @@ def test_the_unet_takes_any_size_and_starts_at_zero(size):
     assert not np.any(net.apply(params, z, jnp.zeros(1, jnp.int32)))
     params = jax.tree.map(lambda p: p + 0.05, params)
     out = net.apply(params, z, jnp.ones(1, jnp.int32))
-    assert out.shape == z.shape and np.all(np.isfinite(out)) and np.std(out) > 0
+    assert out.shape == z.shape and np.all(np.isfinite(out)) and np.any(out)
     padded = unet.pad_to_multiple(z, 2)
     np.testing.assert_array_equal(out, net.apply(params, padded, jnp.ones(1, jnp.int32))[:, : size[0], : size[1]])
 

@@ -15,15 +15,8 @@ from arbiscale_jax.restoring import get_restoring_config
 from arbiscale_jax.training import appearance, image_losses, latent, loop, stage, start, train
 from arbiscale_jax.training.step import stream
 
+pytestmark = pytest.mark.usefixtures("one_device")
 KEY, LEVELS = jax.random.key(3), (0.0, 0.25, 0.5, 0.75, 1.0)  # of restore
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Halves this file's time, most of which is compilation."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(autouse=True)

@@ -23,7 +23,7 @@ from arbiscale_jax.training import checkpoint, reporting, survival, train
 from arbiscale_jax.training.optimizer import make_optimizer
 from arbiscale_jax.training.state import create_state
 
-toy, quick_compilation = test_training.toy, test_training.quick_compilation  # fixtures
+toy = test_training.toy  # fixture
 ROOT = Path(__file__).resolve().parents[1]
 
 

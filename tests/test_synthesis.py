@@ -30,6 +30,7 @@ from arbiscale_jax.data.synthesis.filters import (
     resample,
 )
 from arbiscale_jax.data.synthesis.jpeg import jpeg
+from arbiscale_jax.data.synthesis.pairs import number_of_pairs
 from arbiscale_jax.errors import UserError
 
 R = Image.Resampling
@@ -237,6 +238,63 @@ def test_batches_are_counted_by_step_and_divide_over_devices(store):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), first, whole[0])
 
 
+def write_pairs(root, pairs):
+    for part, pictures in zip(("lr", "hr"), zip(*pairs, strict=True), strict=True):
+        (root / part).mkdir(parents=True)
+        for i, picture in enumerate(pictures):
+            Image.fromarray(picture).save(root / part / f"{i}.png")
+
+
+def test_pairs_show_the_same_place_and_colour(store, program, tmp_path):
+    """On ramps each sample tells its position; the LR is 12 levels darker than its larger picture."""
+    y, x = np.mgrid[:80, :96] + 0.5
+    hr = np.stack([60 + 1.5 * y, 50 + 1.25 * x, np.full(y.shape, 100.0)], 2)
+    lr = hr.reshape(20, 4, 24, 4, 3).mean((1, 3)) - 12
+    pair = tuple(np.round(picture).astype(np.uint8) for picture in (lr, hr))
+    write_pairs(tmp_path, [pair, pair])
+    pairs = synthesis.read_pairs(str(tmp_path))
+    assert pairs.lr.shape == (4, 20, 20, 3) and pairs.hr.shape == (4, 80, 80, 3) and pairs.scale == 4
+    held, settings = store._replace(pairs=pairs), SETTINGS._replace(pairs=0.5)
+    batch = program(3, held, EXACT, settings, keys=4)
+    own = program(3, store, EXACT, settings)
+    np.testing.assert_array_equal(batch["lr"][2:4], own["lr"][2:])  # the others are the examples of before
+    assert not np.array_equal(batch["lr"][:2], own["lr"][:2])
+    for i in (0, 1, 4, 5, 8, 9, 12, 13):
+        one = {name: value[i] for name, value in batch.items()}
+        (top, left), small = one["target_start"], one["clean_lr"]
+        assert one["target_size"] == 64 and 0 < one["strength"] <= 12.5 / 20
+        np.testing.assert_array_equal(one["image"][top : top + 24, left : left + 24], one["target"])
+        means = one["image"].reshape(16, 4, 16, 4, 3).mean((1, 3))
+        np.testing.assert_allclose(small[2:-2, 2:-2], means[2:-2, 2:-2], atol=1.2 / 127.5)
+        darker = 127.5 * (small - one["lr"])[2:-2, 2:-2]  # turned and recoloured as the picture is: by one amount
+        clipped = (one["lr"] < -0.99) | (np.abs(small) > 0.99)
+        darker = np.where(clipped[2:-2, 2:-2], np.nan, darker)
+        assert np.all(np.isnan(darker) | (np.abs(darker - np.nanmedian(darker, (0, 1))) < 1.5))
+        assert not np.isnan(darker).all()
+
+
+def test_only_variants_of_the_pairs_scale_take_pairs():
+    pairs = synthesis.PairStore(np.zeros((1, 20, 20, 3), np.uint8), np.zeros((1, 80, 80, 3), np.uint8))
+    settings = SETTINGS._replace(pairs=0.5)
+    counts = [number_of_pairs(pairs, variant, 5, settings) for variant in (VARIANT, EXACT)]
+    assert counts == [2, 2] and number_of_pairs(pairs, EXACT, 1, settings) == 0
+    others = VARIANT._replace(scale_max=3.9), EXACT._replace(scale_min=4.1, scale_max=5), VARIANT._replace(lr_size=21)
+    assert [number_of_pairs(pairs, variant, 5, settings) for variant in others] == [0, 0, 0]
+    assert number_of_pairs(pairs, EXACT, 5, settings._replace(damage=False)) == 0
+    assert number_of_pairs(None, EXACT, 5, settings) == 0
+
+
+def test_pairs_that_do_not_fit_are_told(tmp_path):
+    lr, hr = np.zeros((8, 8, 3), np.uint8), np.zeros((16, 16, 3), np.uint8)
+    write_pairs(tmp_path / "sizes", [(lr, hr), (lr, hr[:15])])
+    with pytest.raises(UserError, match=r"pair 1 .*\(15, 16\).*\(16, 16\)"):
+        synthesis.read_pairs(str(tmp_path / "sizes"))
+    write_pairs(tmp_path / "names", [(lr, hr)])
+    (tmp_path / "names" / "hr" / "0.png").rename(tmp_path / "names" / "hr" / "b.png")
+    with pytest.raises(UserError, match="alone are 0, b"):
+        synthesis.read_pairs(str(tmp_path / "names"))
+
+
 def test_variants_come_in_proportion_and_interleaved():
     variants = tuple(VARIANT._replace(share=share) for share in (0.6, 0.25, 0.15))
     drawn = [variants.index(synthesis.variant_of(step, variants)) for step in range(20, 60)]
@@ -307,6 +365,8 @@ def test_a_configuration_makes_variants_settings_and_a_store(tmp_path):
         ({"clean": 0.0, "light": 0.0, "heavy": 0.0}, "must be above 0"),
         ({"drawn_share": 1.0}, "drawn_share"),
         ({"lettered": -1}, "data.synthesis.lettered"),
+        ({"pairs_root": "pairs", "pairs_share": 1.0}, "pairs_share is a share"),
+        ({"pairs_root": "pairs", "whole": True}, "whole cannot be set"),
         ({"shares": (1.0, 2.0)}, "for each of the 1 folders"),
     ],
 )

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from conftest import train_on_one_device
 from PIL import Image
 
 from arbiscale_jax import data, storage
@@ -26,14 +27,6 @@ from arbiscale_jax.training.step import make_train_step, stream
 from arbiscale_jax.weights import load_weights, save_weights
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Halves this file's time, most of which is compilation."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def leaves_equal(a, b):
@@ -385,8 +378,9 @@ def test_what_a_stage_cannot_be_built_from(fields, message):
 def chain(tmp_path_factory):
     """Three runs of three steps on the embedded photographs: x_first_stage, x_diffusion, x_align."""
     folder = tmp_path_factory.mktemp("runs")
-    last = {name: train(tiny(name), folder / f"x_{name}") for name in loop.STAGES}
-    return folder, last
+    with pytest.MonkeyPatch.context() as patch:
+        train_on_one_device(patch)
+        return folder, {name: train(tiny(name), folder / f"x_{name}") for name in loop.STAGES}
 
 
 def test_every_stage_trains_and_validates(chain):

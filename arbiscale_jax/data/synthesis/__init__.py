@@ -4,10 +4,12 @@ resampling by filter matrices (filters), and what becomes of them (examples; con
 from .configure import from_config, store_from_config
 from .damage import DamageRanges
 from .examples import Settings, Variant, batches, make_batch, variant_of
-from .store import TileStore, make_store
+from .pairs import read_pairs
+from .store import PairStore, TileStore, make_store
 
 __all__ = [
     "DamageRanges",
+    "PairStore",
     "Settings",
     "TileStore",
     "Variant",
@@ -15,6 +17,7 @@ __all__ = [
     "from_config",
     "make_batch",
     "make_store",
+    "read_pairs",
     "store_from_config",
     "variant_of",
 ]

@@ -12,6 +12,7 @@ from ..pipeline import train_source
 from ..sources import Source, make_source
 from .drawings import drawing, sheets
 from .examples import CYCLE, Settings, Variant, sizes
+from .pairs import read_pairs
 from .store import TileStore, make_store
 
 _WAYS = ("clean", "light", "heavy")
@@ -46,7 +47,12 @@ def from_config(config: Mapping[str, Any]) -> tuple[tuple[Variant, ...], Setting
     variants = tuple(_variant(values, tile) for values in own["variants"])
     if own["whole"]:
         variants = tuple(variant._replace(region=tile) for variant in variants)
-    return variants, Settings(**{name: own[name] for name in _WAYS}, whole=own["whole"])
+    pairs = own["pairs_share"] if own["pairs_root"] else 0.0
+    if not 0 <= pairs < 1:
+        raise UserError(f"data.synthesis.pairs_share is a share, at least 0 and below 1, got {pairs}.")
+    if pairs and own["whole"]:
+        raise UserError("data.synthesis.pairs_root gives windows of pictures; data.synthesis.whole cannot be set.")
+    return variants, Settings(**{name: own[name] for name in _WAYS}, whole=own["whole"], pairs=pairs)
 
 
 def _check_variant(values: tuple, tile: int) -> None:
@@ -77,6 +83,7 @@ def store_from_config(config: Mapping[str, Any]) -> TileStore:
 
     Returns: the store, as numpy arrays. The draws are divided between the folders of data.root as
     data.synthesis.shares says (all tiles alike where it is empty); drawings have data.synthesis.drawn_share of all.
+      The pairs of data.synthesis.pairs_root come beside them.
     Raises: UserError if a field or the source is wrong.
     """
     own = config["synthesis"]
@@ -89,7 +96,8 @@ def store_from_config(config: Mapping[str, Any]) -> TileStore:
     groups = _photographs(config)
     rest, total = 1 - (own["drawn_share"] if drawn else 0), sum(share for _, share in groups)
     groups = [(pictures, rest * share / total) for pictures, share in groups]
-    return make_store([*groups, (drawn, own["drawn_share"])], own["tile"], own["tiles_per_image"])
+    store = make_store([*groups, (drawn, own["drawn_share"])], own["tile"], own["tiles_per_image"])
+    return store._replace(pairs=read_pairs(own["pairs_root"])) if own["pairs_root"] else store
 
 
 def _photographs(config: Mapping[str, Any]) -> list[tuple[Any, float]]:

@@ -101,8 +101,12 @@ def damage(key, region, origin, pitch, n: int, amount, ranges=(LIGHT_RANGES, Dam
 
     x = jax.lax.dynamic_slice(x, (*offset, 0), (n, n, 3))
     x = jnp.round(jnp.clip(jnp.where(amount == CLEAN, clean, x), 0, 1) * 255) / 255
-    rms = jnp.sqrt(jnp.mean(jnp.square(x - cubic))) * 255
-    return cubic, x, jnp.where(amount == CLEAN, 0.0, jnp.minimum(rms / STRONGEST, 1.0))
+    return cubic, x, jnp.where(amount == CLEAN, 0.0, strength_of(x, cubic))
+
+
+def strength_of(x, clean):
+    """Measures the damage of x against the clean picture, both in [0, 1]: RMS in 8-bit levels over STRONGEST: []."""
+    return jnp.minimum(jnp.sqrt(jnp.mean(jnp.square(x - clean))) * 255 / STRONGEST, 1.0)
 
 
 def reduce_region(region, origin, pitch, count: int, kernel):

@@ -20,6 +20,7 @@ from .augment import recolour, turn
 from .damage import CLEAN, HEAVY, LIGHT, LIGHT_RANGES, DamageRanges, damage, reduce_region
 from .dice import Dice, coin, integer, make_dice, uniform
 from .filters import CUBIC
+from .pairs import make_pair, number_of_pairs
 from .store import TileStore
 
 CYCLE = 20  # steps over which every variant comes in proportion to its share
@@ -49,6 +50,7 @@ class Settings(NamedTuple):
     clean: float = 0.35  # share of examples that are only reduced
     light: float = 0.30  # with light damage
     heavy: float = 0.35  # with heavy damage
+    pairs: float = 0.0  # share of the store's pairs in the batches of variants that hold their scale
     ranges: tuple[DamageRanges, DamageRanges] = (LIGHT_RANGES, DamageRanges())  # of light and heavy damage
 
 
@@ -113,10 +115,15 @@ def make_batch(key, store: TileStore, variant: Variant, batch_size: int, setting
       image [b un un 3], the clean picture that the encoder sees; target [b p p 3], the truth in a window. All but lr
       are cubic, antialiased and aligned: sample k of m over the L source pixels of the LR grid lies at
       (k + 1/2) L / m - 1/2. Besides: target_size, N, and target_start, the window's (top, left) in N x N, int32 [b]
-      and [b 2]; strength of the damage, float32 [b] in [0, 1], 0 where there is none.
+      and [b 2]; strength of the damage, float32 [b] in [0, 1], 0 where there is none. Pairs come first.
     """
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch_size))
-    return jax.vmap(lambda one: make_example(one, store, variant, settings))(keys)
+    count = number_of_pairs(store.pairs, variant, batch_size, settings)
+    examples = jax.vmap(lambda one: make_example(one, store, variant, settings))(keys[count:])
+    if not count:
+        return examples
+    pairs = jax.vmap(lambda one: make_pair(one, store.pairs, variant, settings))(keys[:count])
+    return jax.tree.map(lambda *both: jnp.concatenate(both), pairs, examples)
 
 
 def make_example(key, store: TileStore, variant: Variant, settings: Settings) -> dict[str, jax.Array]:

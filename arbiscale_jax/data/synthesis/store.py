@@ -14,12 +14,25 @@ from ..sources import Source
 _OVERLAP = 0.25  # of neighbouring tiles, at least, of their side
 
 
+class PairStore(NamedTuple):
+    """Tiles of pairs, all of one size; a pytree of arrays."""
+
+    lr: np.ndarray  # uint8 [k, a, a, 3]
+    hr: np.ndarray  # uint8 [k, s a, s a, 3]
+
+    @property
+    def scale(self) -> int:
+        """Returns s, the pairs' scale."""
+        return self.hr.shape[1] // self.lr.shape[1]
+
+
 class TileStore(NamedTuple):
     """Tiles and the chance of each; a pytree of arrays."""
 
     tiles: np.ndarray  # uint8 [t, tile, tile, 3]
     sizes: np.ndarray  # int32 [t, 2], height and width of the part that is no padding
     cumulative: np.ndarray  # float32 [t], sums of the tiles' chances; the last is 1
+    pairs: PairStore | None = None  # from which some of the examples are drawn
 
 
 def make_store(groups: Sequence[tuple[Iterable[np.ndarray], float]], tile: int, tiles_per_image: int = 0) -> TileStore:
@@ -56,14 +69,14 @@ def _cut(picture: np.ndarray | None, tile: int, most: int) -> list[tuple[np.ndar
     h, w = picture.shape[:2]
     size = min(h, tile), min(w, tile)
     padded = np.pad(picture, ((0, tile - size[0]), (0, tile - size[1]), (0, 0)), mode="symmetric")
-    found = [padded[i : i + tile, j : j + tile] for i in _starts(h, tile) for j in _starts(w, tile)]
+    found = [padded[i : i + tile, j : j + tile] for i in starts(h, tile) for j in starts(w, tile)]
     if most and len(found) > most:
         order = np.argsort([-_detail(one) for one in found], kind="stable")[:most]
         found = [found[i] for i in sorted(order)]
     return [(np.ascontiguousarray(one), size) for one in found]
 
 
-def _starts(length: int, tile: int) -> Iterator[int]:
+def starts(length: int, tile: int) -> Iterator[int]:
     """Places the fewest tiles over a length so that neighbours share _OVERLAP and both ends are reached."""
     room = max(length - tile, 0)
     count = int(np.ceil(room / (tile * (1 - _OVERLAP)))) + 1

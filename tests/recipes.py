@@ -1,0 +1,54 @@
+"""What tests of the recipes share: configurations of one level, stages built of them, a step by SGD."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from test_training import tiny as two_levels
+
+from arbiscale_jax import data, diffusion
+from arbiscale_jax.training import loop, mesh, start
+from arbiscale_jax.training.state import create_state
+from arbiscale_jax.training.step import make_train_step
+
+KEY = jax.random.key(7)
+ALPHA_BAR = diffusion.make_alpha_bar(1000, 0.0015, 0.0155)
+
+
+def tiny(stage_name, **fields):
+    """A config of any stage with networks of one level, which compile fast."""
+    return two_levels(stage_name, **{"model.first_stage.ch_mult": (1,), "model.unet.channel_mult": (1,)} | fields)
+
+
+def wide(stage_name, **fields):
+    """`tiny` with a window of 32 pixels, large enough for AlexNet, and a small discriminator."""
+    data = {"data.target_min": 32, "data.target_max": 40, "data.target_patch": 32}
+    return tiny(stage_name, **data, **{"loss.lpips_net": "alex", "loss.disc_layers": 2, "loss.disc_ch": 4} | fields)
+
+
+def build(config, batch_size=4):
+    """Returns the stage, its params and frozen weights (LPIPS among them) and a batch, all as training has them."""
+    net = loop.build_stage(config)
+    batch = {k: jnp.asarray(v) for k, v in next(data.train_batches(config.data, 0, batch_size)).items()}
+    params, frozen = start.split(jax.jit(net.init)(jax.random.key(0), batch), net.trained)
+    if config.stage != "first_stage":
+        # the last layer starts at zero; all of the U-Net should take part
+        kernel = params["unet"]["conv_out"]["kernel"]
+        params["unet"]["conv_out"]["kernel"] = 0.1 * jax.random.normal(KEY, kernel.shape)
+        frozen["scale_factor"] = jnp.float32(0.9)
+    return net, params, frozen | ({"lpips": net.lpips} if net.lpips else {}), batch
+
+
+def assert_close(a, b, **tolerance):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)):
+        np.testing.assert_allclose(x, y, **tolerance)
+
+
+def sgd_step(net, params, frozen, batch, devices=1, **options):
+    """One update by SGD on so many devices; returns the new weights and the metrics."""
+    m, tx = mesh.make_mesh(jax.devices()[:devices]), optax.sgd(0.1)
+    state = mesh.replicate(create_state(params, tx, 0.0), m)
+    step = make_train_step(net.loss_fn, tx, KEY, 0.0, mesh.replicated(m), **options)
+    state, metrics = step(state, mesh.replicate(frozen, m), mesh.shard_batch(batch, m))
+    return jax.device_get((state.params, metrics))
