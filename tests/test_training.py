@@ -357,6 +357,14 @@ def test_a_missing_predecessor_is_named(config, workdir, message, tmp_path):
         start.given_weights(config.to_dict(), tmp_path / workdir, print)
 
 
+def test_a_missing_predecessor_is_told_before_anything_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "_batches", pytest.fail)
+    monkeypatch.setattr(loop.checkpoint, "open_manager", pytest.fail)
+    with pytest.raises(UserError, match="none in .*x_diffusion"):
+        train(tiny("align"), tmp_path / "x_align")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     "fields, message",
     [

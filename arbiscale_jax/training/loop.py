@@ -77,12 +77,13 @@ def train(config, workdir: Path | str) -> dict:
             if _share(cfg, first_step, checkpoint.read_elapsed(workdir)) >= 1:
                 report.say(f"{workdir} is complete at step {first_step}; to go on raise train.steps or train.minutes.")
                 return next(iter(reporting.read_metrics(workdir)[::-1]), {"step": first_step})
-        rows = local_rows(cfg.batch_size, mesh)
+        begin, rows = partial(_resume, report.say), local_rows(cfg.batch_size, mesh)
+        if first_step is None:  # a predecessor that is missing is told before anything starts
+            begin = partial(_fresh, start.given_weights(config.to_dict(), workdir, report.say))
         with closing(_batches(config, first_step or 0, rows, mesh)) as batches:
             batch = next(batches)
             with checkpoint.open_manager(workdir, cfg.keep) as manager:
-                begin = _fresh if first_step is None else _resume
-                state, frozen, elapsed = begin(config, workdir, stage, mesh, manager, batch, tx, report.say)
+                state, frozen, elapsed = begin(config, workdir, stage, mesh, manager, batch, tx)
                 if config.data.latent_cache:
                     batches.close()
                     given = cache.cached_batches(config, frozen, first_step or 0, rows, report)
@@ -143,8 +144,7 @@ def _state_maker(config, stage, tx, mesh, params):
     return create, jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, places)
 
 
-def _fresh(config, workdir, stage, mesh, manager, batch, tx, say):
-    given = start.given_weights(config.to_dict(), workdir, say)
+def _fresh(given, config, workdir, stage, mesh, manager, batch, tx):
     params, frozen = start.start_weights(stage, given, stream(config.seed, "params"), batch)
     create, like = _state_maker(config, stage, tx, mesh, params)
     _check_space(config.train, workdir, manager, like, survival.tree_bytes(frozen))
@@ -155,7 +155,7 @@ def _fresh(config, workdir, stage, mesh, manager, batch, tx, say):
     return jax.jit(create, out_shardings=places)(params), frozen, 0.0
 
 
-def _resume(config, workdir, stage, mesh, manager, batch, tx, say):
+def _resume(say, config, workdir, stage, mesh, manager, batch, tx):
     shapes, _ = start.split(jax.eval_shape(stage.init, stream(config.seed, "params"), batch), stage.trained)
     _, like = _state_maker(config, stage, tx, mesh, shapes)
     _check_space(config.train, workdir, manager, like)

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-REHEARSAL_MINUTES = 0.9
+MINUTES, REHEARSAL_MINUTES = 8.0, 0.9
 
 
 def make_parser(doc: str) -> argparse.ArgumentParser:
@@ -15,7 +15,7 @@ def make_parser(doc: str) -> argparse.ArgumentParser:
     parser.add_argument("--pack", type=Path, help="folder of pack.py")
     parser.add_argument("--out", type=Path, help="for the model, figures and sheets; default: out/kit")
     parser.add_argument("--state", type=Path, help="for what a second call needs; default: OUT.state beside OUT")
-    parser.add_argument("--minutes", type=float, default=8.0, help="of the whole call, the judge included")
+    parser.add_argument("--minutes", type=float, help="of the call, the judge included; default: 8, rehearsed 0.9")
     parser.add_argument("--machine", choices=("gpu", "cpu"), default="gpu", help="sizes of batches and windows")
     parser.add_argument("--autotune", type=int, default=0, help="XLA's level; more takes longer to compile")
     parser.add_argument("--rehearse", action="store_true", help="toy sizes on a CPU, with pictures of its own")
@@ -51,8 +51,9 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
         parser.error("--pack is needed, the folder that pack.py wrote; or --rehearse")
     args.out = args.out or Path("out/kit")
     args.state = args.state or args.out.with_name(args.out.name + ".state")
+    args.minutes = args.minutes or (REHEARSAL_MINUTES if args.rehearse else MINUTES)
     if args.rehearse:
-        args.machine, args.minutes = "cpu", REHEARSAL_MINUTES
+        args.machine = "cpu"
     return args
 
 

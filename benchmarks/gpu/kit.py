@@ -162,12 +162,13 @@ class Kit:
             jax.block_until_ready(pending)  # at most two steps in flight, so that the clock is true
             pending, now = metrics, clock.now()
             share = before + (1 - before) * (now - began) / max(seconds, 1e-3)
-            if now - told > REPORT_EVERY or share >= 1:
+            if now - told > REPORT_EVERY:
                 self.report(name, step, metrics, flops / max(now - told, 1e-3))
                 told, flops = now, 0.0
             if now - saved > SAVE_EVERY:
                 self.save(plan, state, frozen, step, share)
                 saved = now
+        self.report(name, step, metrics, flops / max(clock.now() - told, 1e-3))
         self.weights = self.save(plan, state, frozen, step, share)
 
     def report(self, name: str, step: int, metrics: dict, rate: float) -> None:
