@@ -58,11 +58,6 @@ def make_config(train: str, loss: dict, decoder: bool):
     return config.lock()
 
 
-def minutes_of(minutes: float):
-    """Returns small_runs.train's share of a run by the clock."""
-    return lambda steps, seconds, flops: seconds / (60 * minutes)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train", required=True, help="folders of pictures, joined by commas")
@@ -76,7 +71,7 @@ def main() -> None:
     base = make_config(args.train, NONE, decoder=False)
     store = small_runs.training_store(base)
     given = small_runs.given_first_stage(args.first_stage)
-    warm = small_runs.train(base, given, small_runs.made_batches(base, store), minutes_of(args.warm))
+    warm = small_runs.train(base, given, small_runs.made_batches(base, store), small_runs.minutes_of(args.warm))
     print(f"warm: {warm.steps} steps", flush=True)
     batches, distances = small_runs.held_out_batches(base, SHARES), small_runs.make_distances()
     truths = {name: np.asarray(batch["target"]) for name, batch in batches.items()}
@@ -91,7 +86,8 @@ def main() -> None:
         if args.only not in label:
             continue
         config = make_config(args.train, loss, decoder=True)
-        run = small_runs.train(config, warm.weights, small_runs.made_batches(config, store), minutes_of(args.minutes))
+        batches_of_row, share_of = small_runs.made_batches(config, store), small_runs.minutes_of(args.minutes)
+        run = small_runs.train(config, warm.weights, batches_of_row, share_of)
         answers, rebuilt = small_runs.make_renderers(config)
         panels.append({name: answers(run.weights, batch) for name, batch in batches.items()})
         found = {"steps": run.steps, "disc. right": run.metrics.get("right", np.nan)}

@@ -5,7 +5,7 @@ clean and half heavily damaged (LR 24, windows of 96 pixels: whole pictures at x
 As in the recipe, the U-Net first learns the latents, then U-Net, D and f_theta the renders with all losses and the
 discriminator. Prints PSNR, LPIPS on AlexNet and the weave of both halves; writes input, render and truth.
 
-Run: python benchmarks/overfit_restoring.py --train DIR,DIR --first-stage RUN --minutes 24 --output DIR
+Run: python benchmarks/overfit_restoring.py --train DIR,DIR --first-stage RUN --minutes 18 --output DIR
 """
 
 import argparse
@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import small_runs
-from loss_weights import minutes_of
 from PIL import Image
 
 from arbiscale_jax import models
@@ -46,7 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train", required=True, help="folders of pictures, joined by commas")
     parser.add_argument("--first-stage", required=True, help="run or model with the auto-encoder")
-    parser.add_argument("--minutes", type=float, default=8.0)
+    parser.add_argument("--minutes", type=float, default=18.0)
     parser.add_argument("--output", type=Path, default=Path("out/overfit_restoring"))
     args = parser.parse_args()
     config = configure("align", args.train)
@@ -57,8 +56,9 @@ def main() -> None:
     batch = {name: jnp.concatenate([half[name] for half in halves]) for name in halves[0]}
     given = small_runs.given_first_stage(args.first_stage)
     of_latents = configure("diffusion", args.train)
-    warm = small_runs.train(of_latents, given, itertools.repeat(batch), minutes_of(LATENTS * args.minutes))
-    run = small_runs.train(config, warm.weights, itertools.repeat(batch), minutes_of((1 - LATENTS) * args.minutes))
+    first, second = (small_runs.minutes_of(share * args.minutes) for share in (LATENTS, 1 - LATENTS))
+    warm = small_runs.train(of_latents, given, itertools.repeat(batch), first)
+    run = small_runs.train(config, warm.weights, itertools.repeat(batch), second)
     answers, _ = small_runs.make_renderers(config)
 
     x_hat, x = np.asarray(answers(run.weights, batch)), np.asarray(batch["target"])

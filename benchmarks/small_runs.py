@@ -72,6 +72,11 @@ def train(config, given: dict, batches, share_of: Callable, change: Callable = l
     return Trained(jax.device_get(storage.merge(frozen, now.average)), num, seconds, flops, means)
 
 
+def minutes_of(minutes: float):
+    """Returns train's share of a run by the clock."""
+    return lambda steps, seconds, flops: seconds / (60 * minutes)
+
+
 def held_out_batches(config, shares: Mapping[str, tuple[float, float, float]]) -> dict:
     """Makes the fixed examples of held-out pictures at x4, one batch for each kind of input.
 

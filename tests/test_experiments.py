@@ -20,7 +20,6 @@ from arbiscale_jax.training import loop, start
 from arbiscale_jax.training.state import create_state
 from arbiscale_jax.training.step import make_train_step
 
-QUICK = {"xla_cpu_use_fusion_emitters": False}  # compiles in 60 % of the time
 pytestmark = pytest.mark.usefixtures("one_device")
 CONFIGS = [f"{name}_{stage}" for name in EXPERIMENTS for stage in stages(name)]
 FACES = (22_622_720, 30_141_856, 232_195, 411_075_104)
@@ -205,7 +204,7 @@ def programs():
                 frozen["scale_factor"] = np.float32(1)
             step = make_train_step(stage.loss_fn, tx, jax.random.key(1), 0.0)
             lowered = step.lower(create_state(params, tx, 0.0), frozen, batch)
-            known[key] = lowered.compile(compiler_options=QUICK), params, frozen, tx
+            known[key] = lowered.compile(), params, frozen, tx
         return known[key]
 
     yield make

@@ -38,7 +38,6 @@ PHOTO = skimage.data.coffee()[60:188, 200:328]  # 128 128 3
 VARIANT = synthesis.Variant(lr_size=16, patch=24, scale_min=2.0, scale_max=4.0, share=1.0, region=64)
 EXACT = synthesis.Variant(lr_size=16, patch=24, scale_min=4.0, scale_max=4.0, share=1.0, region=64)
 SETTINGS = synthesis.Settings()
-QUICKLY = {"xla_backend_optimization_level": 0}
 PLAIN = SETTINGS._replace(damage=False, augment=False)
 
 
@@ -49,8 +48,8 @@ def store():
 
 @pytest.fixture(scope="module")
 def program():
-    """A batch of 4, compiled quickly; of several keys, one after another."""
-    make = jax.jit(make_batch, static_argnums=(2, 3, 4), compiler_options=QUICKLY)
+    """A batch of 4, compiled once; of several keys, one after another."""
+    make = jax.jit(make_batch, static_argnums=(2, 3, 4))
 
     def draw(first, store, variant, settings, keys=1):
         all_of = [make(jax.random.key(first + i), store, variant, 4, settings) for i in range(keys)]
@@ -65,7 +64,7 @@ def pillow_resize(x, count, kernel):
     return np.stack([np.asarray(channel) for channel in channels], 2)
 
 
-@partial(jax.jit, static_argnums=(1, 2), compiler_options=QUICKLY)
+@partial(jax.jit, static_argnums=(1, 2))
 def resize(x, count, kernel):
     matrices = [filter_matrix(grid(count, size / count), size / count, kernel, size) for size in x.shape[:2]]
     return resample(x, *matrices)
@@ -135,7 +134,7 @@ def test_damage_moves_nothing():
     def one(key, amount):
         return damage(key, blob(128, middle, 7.0), origin, pitch, n, amount, ranges)[1]
 
-    draw = jax.jit(jax.vmap(one, (0, None)), compiler_options=QUICKLY)
+    draw = jax.jit(jax.vmap(one, (0, None)))
     for amount in (CLEAN, LIGHT, HEAVY):
         out = np.asarray(draw(jax.random.split(jax.random.key(0), 24), amount))
         np.testing.assert_allclose(centre_of(out), (n - 1) / 2, atol=0.05)
@@ -147,7 +146,7 @@ def test_a_round_moves_nothing():
     x = blob(32, (15.5, 15.5), 3.0)
     ranges = synthesis.DamageRanges(**STILL, sharpen_prob=0.5)
     draw = jax.jit(
-        jax.vmap(lambda key: one_round(make_dice(key, 40), jnp.zeros_like(x), x, ranges, 1.0)), compiler_options=QUICKLY
+        jax.vmap(lambda key: one_round(make_dice(key, 40), jnp.zeros_like(x), x, ranges, 1.0))
     )
     np.testing.assert_allclose(centre_of(np.asarray(draw(jax.random.split(jax.random.key(1), 24)))), 15.5, atol=2e-3)
 
@@ -165,7 +164,7 @@ def test_strength_is_zero_for_clean_pictures_alone(store, program):
 
 def test_examples_depend_on_key_and_number_alone(store, program):
     four, again = (program(3, store, VARIANT, SETTINGS) for _ in range(2))
-    make = jax.jit(make_batch, static_argnums=(2, 3, 4), compiler_options=QUICKLY)
+    make = jax.jit(make_batch, static_argnums=(2, 3, 4))
     two = make(jax.random.key(3), store, VARIANT, 2, SETTINGS)
     for name, values in four.items():
         np.testing.assert_array_equal(values, again[name])
@@ -189,7 +188,7 @@ def test_values_shapes_and_windows(store, program):
 
 
 def test_truth_at_the_pixels_of_the_source_is_the_source(store):
-    make = jax.jit(make_example, static_argnums=(2, 3), compiler_options=QUICKLY)
+    make = jax.jit(make_example, static_argnums=(2, 3))
     for seed in range(6):  # N = R leaves one output pixel per source pixel
         out = jax.device_get(make(jax.random.key(seed), store, EXACT, PLAIN))
         (top, left), p = out["target_start"], EXACT.patch

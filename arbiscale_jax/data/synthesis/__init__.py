@@ -1,5 +1,6 @@
 """Training examples made on the accelerator: tiles in its memory (store, drawings), their damage (damage, jpeg),
-resampling by filter matrices (filters), and what becomes of them (examples; configure reads config.data)."""
+resampling by filter matrices (filters), pairs as given (pairs), and what becomes of them (examples, window; configure
+reads config.data)."""
 
 from .configure import from_config, store_from_config
 from .damage import DamageRanges

@@ -22,6 +22,7 @@ from .dice import Dice, coin, integer, make_dice, uniform
 from .filters import CUBIC
 from .pairs import make_pair, number_of_pairs
 from .store import TileStore
+from .window import in_model_range, window_start
 
 CYCLE = 20  # steps over which every variant comes in proportion to its share
 _COARSEST = 2.0  # source pixels per output pixel, at most
@@ -140,9 +141,7 @@ def make_example(key, store: TileStore, variant: Variant, settings: Settings) ->
     origin, r = (jnp.zeros(2), variant.region / size) if settings.whole else _place(dice, size, variant.region)
     span = size * r  # source pixels of the LR grid
 
-    room = size - p
-    edge = jnp.minimum(settings.margin, room // 2)
-    start = jnp.stack([integer(dice, edge, room - edge) for _ in range(2)])
+    start = window_start(dice, size, p, settings.margin)
     target = reduce_region(region, origin + start * r, r, p, CUBIC)  # p p 3
     image = reduce_region(region, origin, span / fine, fine, CUBIC)  # un un 3
     u = next(dice) * (settings.clean + settings.light + settings.heavy)
@@ -154,7 +153,7 @@ def make_example(key, store: TileStore, variant: Variant, settings: Settings) ->
         strength = jnp.zeros(())
     pictures = {"lr": lr, "clean_lr": clean, "image": image, "target": target}
     numbers = {"target_size": size, "target_start": start, "strength": strength}
-    return {name: jnp.clip(2 * x - 1, -1, 1) for name, x in pictures.items()} | numbers
+    return in_model_range(pictures) | numbers
 
 
 def read_region(dice: Dice, store: TileStore, side: int):

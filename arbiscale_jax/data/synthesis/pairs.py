@@ -15,6 +15,7 @@ from .damage import reduce_region, strength_of
 from .dice import integer, make_dice
 from .filters import CUBIC
 from .store import PairStore, starts
+from .window import in_model_range, window_start
 
 _DRAWS = 40  # random numbers of an example, at most
 _AUGMENT = 20  # of them, those that turn and recolour it, at most
@@ -79,11 +80,9 @@ def make_pair(key, pairs: PairStore, variant, settings) -> dict[str, jax.Array]:
         pixels = recolour(iter(rolls[3:]), pixels)[0]
         lr, hr = pixels[: n * n].reshape(lr.shape), pixels[n * n :].reshape(hr.shape)
         lr = jnp.round(lr * 255) / 255
-    room = size - p
-    edge = jnp.minimum(settings.margin, room // 2)
-    start = jnp.stack([integer(dice, edge, room - edge) for _ in range(2)])
+    start = window_start(dice, size, p, settings.margin)
     target = jax.lax.dynamic_slice(hr, (*start, 0), (p, p, 3))
     clean, image = (reduce_region(hr, jnp.zeros(2), size / count, count, CUBIC) for count in (n, fine))
     pictures = {"lr": lr, "clean_lr": clean, "image": image, "target": target}
     numbers = {"target_size": jnp.int32(size), "target_start": start, "strength": strength_of(lr, clean)}
-    return {name: jnp.clip(2 * x - 1, -1, 1) for name, x in pictures.items()} | numbers
+    return in_model_range(pictures) | numbers
