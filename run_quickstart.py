@@ -3,7 +3,7 @@
 import functools
 import sys
 
-from arbiscale_jax.cli import program, quickstart
+from arbiscale_jax.cli import program, run_quickstart
 
 if __name__ == "__main__":
-    sys.exit(program.run(functools.partial(quickstart.main, prog="python run_quickstart.py")))
+    sys.exit(program.run(functools.partial(run_quickstart.main, prog="python run_quickstart.py")))

@@ -1,4 +1,4 @@
-"""Reads image files of any kind as uint8 RGB."""
+"""Reads image files of any kind as uint8 RGB arrays."""
 
 import io
 import threading
@@ -11,20 +11,30 @@ from PIL import Image, ImageCms, ImageOps
 
 from arbiscale_jax.errors import UserError
 
-MAX_PIXELS = 100_000_000  # default of --max-pixels
+MAX_PIXELS = 100_000_000  # the default of --max-pixels
 
-_global_state = threading.Lock()  # Pillow's limit and Python's warning filters belong to the whole process
+_global_state = threading.Lock()  # Pillow's pixel limit and Python's warning filters are shared by all threads
 
 
 def readable_extensions() -> set[str]:
-    """Returns the file extensions that Pillow reads, with their dots, in lower case."""
+    """Returns the file extensions that Pillow can read, in lower case and with their dots."""
     return {extension for extension, name in Image.registered_extensions().items() if name in Image.OPEN}
 
 
 def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Reads an image of any mode as uint8 RGB [h, w, 3]: upright by its EXIF tag, in sRGB, transparency on white.
+    """Reads an image of any mode as RGB.
 
-    Raises: UserError if the file is missing, no image, damaged, or declares more than max_pixels pixels.
+    The image is turned upright by its EXIF tag and converted to sRGB; transparent parts are shown on white.
+
+    Args:
+      path: the image file.
+      max_pixels: the largest number of pixels that is accepted.
+
+    Returns:
+      A uint8 array [h, w, 3].
+
+    Raises:
+      UserError: if the file is missing, damaged, not an image, or declares more than max_pixels pixels.
     """
     path = Path(path)
     if not path.is_file():
@@ -35,7 +45,19 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
 
 def decode_image(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Decodes a whole image file held in memory, called `name` in errors, like `read_image`."""
+    """Decodes an image file that is held in memory, as `read_image` decodes one on disk.
+
+    Args:
+      content: the bytes of the file.
+      name: the name by which error messages call it.
+      max_pixels: the largest number of pixels that is accepted.
+
+    Returns:
+      A uint8 array [h, w, 3].
+
+    Raises:
+      UserError: if the content is damaged, not an image, or declares more than max_pixels pixels.
+    """
     return _decode(io.BytesIO(content), name, max_pixels)
 
 
@@ -44,8 +66,8 @@ def _decode(file: Path | io.BytesIO, name: str, max_pixels: int) -> np.ndarray:
         try:
             image = Image.open(file)
         except Image.UnidentifiedImageError as e:
-            raise UserError(f"{name} is no image that Pillow can read; give a PNG, JPEG, WebP or TIFF.") from e
-        except Exception as e:  # Pillow's decoders raise whatever the damage leads to: SyntaxError, struct.error, ...
+            raise UserError(f"{name} is not an image that Pillow can read; give a PNG, JPEG, WebP or TIFF.") from e
+        except Exception as e:  # damaged files make Pillow's decoders raise many types: SyntaxError, struct.error, ...
             raise UserError(f"{name} cannot be read ({e}); save or copy it again.") from e
         with image:
             if image.width * image.height > max_pixels:
@@ -60,7 +82,7 @@ def _decode(file: Path | io.BytesIO, name: str, max_pixels: int) -> np.ndarray:
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:
-    """Decodes to uint8 [h, w, 3]."""
+    """Converts an opened image to uint8 [h, w, 3]."""
     if image.mode == "F" or image.mode.startswith("I"):  # one channel deeper than 8 bits, which convert() would clip
         is_16_bit = image.mode.startswith("I;16")
         return _from_deep_grey(np.asarray(ImageOps.exif_transpose(image)), is_16_bit)
@@ -75,7 +97,10 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
 
 
 def _from_deep_grey(grey: np.ndarray, is_16_bit: bool) -> np.ndarray:
-    """Scales [h, w] to uint8 [h, w, 3]; in 32 bits the largest value tells what white is: 1, 255 or 65535."""
+    """Scales a grey image [h, w] to uint8 [h, w, 3].
+
+    A 32-bit image does not state its white level, which is taken to be 1, 255 or 65535 from its largest value.
+    """
     grey = np.nan_to_num(grey.astype(np.float64))
     peak = 65535 if is_16_bit else grey.max(initial=0.0)
     scale = 255.0 if peak <= 1 else 1.0 if peak <= 255 else 255 / 65535
@@ -84,18 +109,18 @@ def _from_deep_grey(grey: np.ndarray, is_16_bit: bool) -> np.ndarray:
 
 
 def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
-    """Converts from the embedded colour profile; an unusable profile is ignored."""
+    """Converts an image from its embedded colour profile to sRGB; a profile that cannot be used is ignored."""
     try:
         mode = "RGBA" if image.mode == "RGBA" else "RGB"
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode=mode)
+        return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode=mode) or image
     except (ImageCms.PyCMSError, OSError, ValueError):
         return image
 
 
 @contextmanager
 def _no_bomb_check():
-    """Lifts Pillow's own limit on pixels, which read_image's max_pixels replaces, and its remarks on odd metadata."""
+    """Lifts Pillow's own limit on pixels, which max_pixels replaces, and silences its warnings about odd metadata."""
     with _global_state, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None

@@ -13,10 +13,10 @@ from common import centre_crops, lpips_alex, make_parser, markdown, paired, psnr
 from PIL import Image
 
 import arbiscale_jax as aj
-from arbiscale_jax import storage
-from arbiscale_jax.config import get_base_config
+from arbiscale_jax.artifacts import storage
+from arbiscale_jax.experiments import get_base_config
 from arbiscale_jax.training import train
-from arbiscale_jax.training.align import MODES
+from arbiscale_jax.training.stages.alignment import MODES
 
 
 def get_config(options, mode: str):
@@ -62,7 +62,7 @@ def main():
         run = options.output / f"{mode}_align"
         train(get_config(options, mode), run)
         after = evaluate(run, crops, options, options.output / mode)
-        differences = [paired(a, b) for a, b in zip(after, before)]
+        differences = [paired(a, b) for a, b in zip(after, before, strict=True)]
         rows.append([mode, str(storage.newest_step(run)), *(f"{n:.4f}" for n in after.mean(axis=1)), *differences])
     print(f"\n{len(crops)} crops of up to {options.side} pixels, x{options.scale:g}, {options.minutes:g} minutes each")
     print(markdown(["alignment", "steps", "PSNR", "LPIPS", "PSNR, paired", "LPIPS, paired"], rows))

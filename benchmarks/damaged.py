@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from arbiscale_jax.data import synthesis
-from arbiscale_jax.restoring import get_restoring_config
+from arbiscale_jax.experiments import get_restoring_config
 
 SCALE = 4
 HEAVY = 0.75  # share of heavily damaged pictures; the others are damaged lightly

@@ -16,8 +16,8 @@ from PIL import Image
 
 import arbiscale_jax as aj
 from arbiscale_jax.cli import program
-from arbiscale_jax.config import get_base_config
 from arbiscale_jax.data.degradations import make_shrink
+from arbiscale_jax.experiments import get_base_config
 
 SCALE = 4
 OFF = {"blur_prob": 0.0, "noise_prob": 0.0, "jpeg_prob": 0.0}
@@ -66,7 +66,8 @@ def main() -> None:
             for name, found in outputs.items()
         }
         for name, values in measured.items():
-            cells = [f"{np.mean(v):.4f} ({paired(v, base)})" for v, base in zip(values, measured["bicubic"])]
+            pairs = zip(values, measured["bicubic"], strict=True)
+            cells = [f"{np.mean(v):.4f} ({paired(v, base)})" for v, base in pairs]
             rows.append([kind, name, *cells])
         for i in range(min(SHOWN, len(truths))):
             size = truths[0].shape[:2]

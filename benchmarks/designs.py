@@ -17,8 +17,8 @@ import numpy as np
 import small_runs
 from common import markdown
 
-from arbiscale_jax import storage
-from arbiscale_jax.restoring import get_restoring_config
+from arbiscale_jax.artifacts import storage
+from arbiscale_jax.experiments import get_restoring_config
 
 FIRST_STAGES = {  # overrides of `model`
     "linear code of 16, corrected": {},
@@ -75,7 +75,7 @@ def make_config(part: str, train: str, overrides: dict):
 
 def random_code(params: dict) -> dict:
     """Lets the linear layers start as all others do."""
-    for key, part in zip(jax.random.split(jax.random.key(1), 2), ("encoder", "decoder")):
+    for key, part in zip(jax.random.split(jax.random.key(1), 2), ("encoder", "decoder"), strict=True):
         kernel = params["first_stage"][part]["linear"]["kernel"]
         fresh = jax.random.normal(key, kernel.shape) / np.sqrt(kernel.shape[2])
         params["first_stage"][part]["linear"] = {"kernel": fresh, "bias": jnp.zeros(kernel.shape[3])}

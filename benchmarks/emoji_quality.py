@@ -20,7 +20,7 @@ from arbiscale_jax import data
 from arbiscale_jax.evaluation import distances, features
 from arbiscale_jax.evaluation.self_ssim import self_ssim
 from arbiscale_jax.inference import to_floats
-from arbiscale_jax.training.mesh import make_mesh
+from arbiscale_jax.runtime.mesh import make_mesh
 
 BATCH = 10
 SIZES = (128, 160, 192)  # of SelfSSIM
@@ -96,7 +96,7 @@ def main() -> None:
     for x in samples[128][:16]:
         order = np.argsort(np.square(small - np.float32(resized(x, (32, 32)))).mean((1, 2, 3)))[:3]
         beside.append([x, *(source[i] for i in order)])
-    grid([a + b for a, b in zip(beside[::2], beside[1::2])]).save(args.output / "nearest.png")
+    grid([a + b for a, b in zip(beside[::2], beside[1::2], strict=True)]).save(args.output / "nearest.png")
 
 
 if __name__ == "__main__":

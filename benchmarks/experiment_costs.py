@@ -10,12 +10,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from arbiscale_jax.experiments import EXPERIMENTS, get_experiment_config, stages
-from arbiscale_jax.training import loop, start
+from arbiscale_jax.experiments.paper import EXPERIMENTS, get_experiment_config, stages
+from arbiscale_jax.training import start
+from arbiscale_jax.training.optimizer import Optimizer
+from arbiscale_jax.training.stages import build_stage
 from arbiscale_jax.training.state import create_state
 from arbiscale_jax.training.step import make_train_step
 
-COLUMNS = ("configuration", "batch", "trained", "frozen", "TFLOP a step", "state, GB")
+COLUMNS = ("configuration", "batch", "trained", "frozen", "TFLOP per step", "state, GB")
 
 
 def batch_shapes(config) -> dict:
@@ -35,14 +37,14 @@ def count(tree) -> int:
 
 def costs(config) -> dict:
     """Returns trained and frozen parameters, FLOPs of a step, and bytes of training state."""
-    stage, batch, key = loop.build_stage(config), batch_shapes(config), jax.random.key(0)
+    stage, batch, key = build_stage(config), batch_shapes(config), jax.random.key(0)
     params, frozen = start.split(jax.eval_shape(stage.init, key, batch), stage.trained)
     trained, fixed = count(params), count(frozen)
     if stage.scale_factor:
         frozen["scale_factor"] = jax.ShapeDtypeStruct((), jnp.float32)
-    tx, decay = optax.adam(config.train.learning_rate), config.train.ema_decay
-    state = jax.eval_shape(lambda params: create_state(params, tx, decay), params)
-    step = make_train_step(stage.loss_fn, tx, key, decay)
+    optimizer = Optimizer(optax.adam(config.train.learning_rate), config.train.ema_decay)
+    state = jax.eval_shape(lambda params: create_state(params, optimizer.tx, optimizer.ema_decay), params)
+    step = make_train_step(stage, optimizer, key)
     flops = step.lower(state, frozen, batch).cost_analysis()["flops"]
     return {"trained": trained, "frozen": fixed, "flops": flops, "state": 4 * (5 * trained + fixed)}
 

@@ -11,9 +11,9 @@ from common import centre_crops, lpips_alex, make_parser, markdown, psnr, resize
 from PIL import Image
 
 import arbiscale_jax as aj
-from arbiscale_jax import storage
+from arbiscale_jax.artifacts import storage
+from arbiscale_jax.experiments import get_quickstart_config
 from arbiscale_jax.inference import to_floats
-from arbiscale_jax.quickstart import get_quickstart_config
 from arbiscale_jax.training import train
 
 VARIANTS = {

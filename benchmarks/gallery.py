@@ -31,7 +31,7 @@ def photograph(name: str, reduction: int) -> np.ndarray:
 def window(size: tuple[int, int], place: tuple[float, float]) -> tuple[int, int, int, int]:
     """Returns the box of CELL pixels a side around a place (y, x) in [0, 1]^2, as far as it fits."""
     sides = [min(CELL, side) for side in size]
-    corner = [min(max(round(u * side) - n // 2, 0), side - n) for u, side, n in zip(place, size, sides)]
+    corner = [min(max(round(u * side) - n // 2, 0), side - n) for u, side, n in zip(place, size, sides, strict=True)]
     return (*corner, *sides)
 
 
@@ -45,7 +45,7 @@ def sheet(rows: list[list[tuple[str, np.ndarray]]]) -> Image.Image:
     heights = [max(x.shape[0] for _, x in row) + LABEL + GAP for row in rows]
     width = max(sum(x.shape[1] + GAP for _, x in row) for row in rows)
     page, top = Image.new("RGB", (width, sum(heights)), "white"), 0
-    for row, height in zip(rows, heights):
+    for row, height in zip(rows, heights, strict=True):
         left = 0
         for label, x in row:
             ImageDraw.Draw(page).text((left, top), label, fill="black")

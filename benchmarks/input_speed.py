@@ -7,6 +7,7 @@ warm-up of a few steps is not counted.
 
 import argparse
 import time
+from contextlib import closing
 
 import jax
 import numpy as np
@@ -14,8 +15,10 @@ from common import markdown, override
 
 from arbiscale_jax import data
 from arbiscale_jax.cli import config_flag, program
-from arbiscale_jax.training import loop, mesh, start
-from arbiscale_jax.training.optimizer import learning_rate, make_optimizer
+from arbiscale_jax.runtime import mesh
+from arbiscale_jax.training import start
+from arbiscale_jax.training.optimizer import optimizer_from_config
+from arbiscale_jax.training.stages import build_stage
 from arbiscale_jax.training.state import create_state
 from arbiscale_jax.training.step import make_train_step, stream
 
@@ -48,25 +51,24 @@ def main() -> None:
     program.start_jax()
     config = config_flag.load(args.config).copy_and_resolve_references()
     config.update_from_flattened_dict(dict(args.set))
-    cfg, stage, devices = config.train, loop.build_stage(config), mesh.make_mesh(fsdp=config.train.fsdp)
-    host = data.train_batches(config.data, config.seed, cfg.batch_size)
-    loaded = (mesh.shard_batch(batch, devices) for batch in host)
-    batch = next(loaded)
-    params, frozen = start.start_weights(stage, {}, stream(config.seed, "params"), batch)
-    tx = make_optimizer(learning_rate(cfg), grad_clip=cfg.grad_clip)
-    state = create_state(params, tx, cfg.ema_decay)
-    places = mesh.state_sharding(state, devices, cfg.fsdp_least)
-    state, frozen = jax.device_put(state, places), mesh.replicate(frozen, devices)
-    sharding = (places, mesh.replicated(devices))
-    options = dict(accumulate=cfg.accumulate, path=stage.path)
-    step = make_train_step(stage.loss_fn, tx, stream(config.seed, "train"), cfg.ema_decay, sharding, **options)
-    rows, sums = [], {"one batch": [], "loader": []}
-    for i in range(args.rounds):
-        for name, batches in (("one batch", iter(lambda: batch, None)), ("loader", loaded)):
-            speed, state = steps_per_second(step, state, frozen, batches, args.warm_up, args.seconds)
-            sums[name].append(speed)
-            rows.append([str(i + 1), name, f"{speed:.3f}", f"{speed * cfg.batch_size:.2f}"])
-    host.close()
+    cfg, stage, devices = config.train, build_stage(config), mesh.make_mesh(fsdp=config.train.fsdp)
+    with closing(data.train_batches(config.data, config.seed, cfg.batch_size)) as host:
+        loaded = (mesh.shard_batch(batch, devices) for batch in host)
+        batch = next(loaded)
+        params, frozen = start.start_weights(stage, {}, stream(config.seed, "params"), batch)
+        optimizer = optimizer_from_config(cfg)
+        state = create_state(params, optimizer.tx, cfg.ema_decay)
+        places = mesh.state_sharding(state, devices, cfg.fsdp_least)
+        state, frozen = jax.device_put(state, places), mesh.replicate(frozen, devices)
+        sharding = (places, mesh.replicated(devices))
+        options = dict(sharding=sharding, accumulate=cfg.accumulate)
+        step = make_train_step(stage, optimizer, stream(config.seed, "train"), **options)
+        rows, sums = [], {"one batch": [], "loader": []}
+        for i in range(args.rounds):
+            for name, batches in (("one batch", iter(lambda: batch, None)), ("loader", loaded)):
+                speed, state = steps_per_second(step, state, frozen, batches, args.warm_up, args.seconds)
+                sums[name].append(speed)
+                rows.append([str(i + 1), name, f"{speed:.3f}", f"{speed * cfg.batch_size:.2f}"])
     print(markdown(["round", "input", "steps/s", "examples/s"], rows))
     print(f"\nloader over one batch: {np.mean(sums['loader']) / np.mean(sums['one batch']):.3f}")
 

@@ -82,7 +82,7 @@ def judge(methods: dict, crops: dict, kinds, scale: int, save: Path | None = Non
         weaves = spectra.weaves()
         for method, values in found.items():
             names = ("psnr", "lpips", "lpips_vgg", "colour")
-            means = dict(zip(names, map(float, np.mean(values, axis=0))))
+            means = dict(zip(names, map(float, np.mean(values, axis=0)), strict=True))
             rows.append({"input": kind, "method": method, **means, "weave": weaves[method]})
         rows.append({"input": kind, "method": "truth", "weave": weaves["truth"]})
     return rows

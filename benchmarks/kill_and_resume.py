@@ -13,13 +13,14 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from arbiscale_jax import storage
+from arbiscale_jax.artifacts import storage
 from arbiscale_jax.training.reporting import read_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -97,7 +98,8 @@ def checkpoint_arrays(workdir: Path) -> dict[str, np.ndarray]:
     folder, arrays = workdir.resolve() / storage.CHECKPOINTS / str(storage.newest_step(workdir)), {}
     for item in ("params", "ema", "opt_state", "disc"):
         if (folder / item).is_dir():
-            tree = ocp.PyTreeCheckpointHandler().restore(folder / item)
+            with closing(ocp.PyTreeCheckpointHandler()) as handler:
+                tree = handler.restore(folder / item)
             for path, value in jax.tree_util.tree_leaves_with_path(tree):
                 arrays[item + jax.tree_util.keystr(path)] = np.asarray(value)
     return arrays
@@ -130,6 +132,7 @@ def main() -> None:
     finally:
         for process in processes:
             process.kill()
+            process.wait()
     expected, found = checkpoint_arrays(calm), checkpoint_arrays(hunted)
     other = [name for name in expected if not np.array_equal(expected[name], found.get(name))]
     if other or expected.keys() != found.keys() or not expected:

@@ -17,8 +17,9 @@ import small_runs
 from common import markdown
 from PIL import Image
 
-from arbiscale_jax import models, registry
-from arbiscale_jax.restoring import get_restoring_config
+from arbiscale_jax import models
+from arbiscale_jax.artifacts import registry
+from arbiscale_jax.experiments import get_restoring_config
 
 NONE = {"align_lpips_weight": 0.0, "spectrum_weight": 0.0, "align_disc_weight": 0.0}
 ROWS = {
@@ -113,7 +114,7 @@ def cells_of(label: str, found: dict) -> dict:
 def enlarged(batch: dict) -> np.ndarray:
     """Enlarges the LR pictures by bicubic to the windows of the targets."""
     out, patch = [], batch["target"].shape[1]
-    for lr, size, place in zip(batch["lr"], np.asarray(batch["target_size"]), np.asarray(batch["target_start"])):
+    for lr, size, place in zip(*(np.asarray(batch[k]) for k in ("lr", "target_size", "target_start")), strict=True):
         whole = models.interpolate(lr[None], (int(size), int(size)), "bicubic")[0]
         out.append(np.clip(whole[place[0] : place[0] + patch, place[1] : place[1] + patch], -1, 1))
     return np.stack(out)

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from arbiscale_jax import models, storage
+from arbiscale_jax import models
+from arbiscale_jax.artifacts import storage
 
 
 def upscale_flops(model: Mapping, side: int, scale: float) -> dict[str, float]:

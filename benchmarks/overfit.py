@@ -4,16 +4,19 @@ Run: python benchmarks/overfit.py
 """
 
 import time
+from contextlib import closing
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from arbiscale_jax import data, models
-from arbiscale_jax.quickstart import get_quickstart_config
-from arbiscale_jax.training import loop, start, step
+from arbiscale_jax.experiments import get_quickstart_config
+from arbiscale_jax.runtime.random import fold_name
+from arbiscale_jax.training import start, step
 from arbiscale_jax.training.optimizer import make_optimizer
-from arbiscale_jax.training.stage import draw_latent, example_keys, psnr, render_whole
+from arbiscale_jax.training.stages import build_stage
+from arbiscale_jax.training.stages.stage import draw_latent, example_keys, psnr, render_whole
 
 
 def overfit(loss_fn, params, steps: int, learning_rate: float, report):
@@ -39,15 +42,17 @@ def main():
     config = get_quickstart_config("sr", "first_stage").copy_and_resolve_references()
     config.data.update(target_min=48, target_max=48, target_patch=48)  # the whole picture at its own size
     config.data.lr_size = 12
-    batch = {k: jnp.asarray(v) for k, v in next(data.train_batches(config.data, 0, 4)).items()}
-    stage = loop.build_stage(config)
+    with closing(data.train_batches(config.data, 0, 4)) as batches:
+        batch = {k: jnp.asarray(v) for k, v in next(batches).items()}
+    stage = build_stage(config)
     params = jax.jit(stage.init)(jax.random.key(0), batch)
 
     net = models.build_first_stage(config.model)
 
     def picture_psnr(params):
         moments = net.apply({"params": params["first_stage"]}, batch["image"], method="posterior")
-        z = draw_latent(example_keys(key, batch), *moments)  # the posterior sample is fixed, as t and eps are below
+        keys = example_keys(fold_name(key, "z_0"), batch)  # the posterior sample is fixed, as t and eps are below
+        z = draw_latent(keys, *moments)
         return psnr(render_whole(net, params["first_stage"], z, 48), batch["image"])
 
     key, picture_psnr = jax.random.key(1), jax.jit(picture_psnr)
@@ -60,7 +65,7 @@ def main():
     params = overfit(lambda p: stage.loss_fn(p, {}, batch, key)[0], params, 800, 3e-3, report)
 
     config.stage = "diffusion"
-    stage = loop.build_stage(config)
+    stage = build_stage(config)
     fresh = jax.jit(stage.init)(step.stream(0, "params"), batch)
     params, frozen = start.split({**fresh, **params}, stage.trained)
     frozen["scale_factor"] = stage.scale_factor(frozen, batch, key)

@@ -20,8 +20,8 @@ from PIL import Image
 
 from arbiscale_jax import models
 from arbiscale_jax.data import synthesis
-from arbiscale_jax.restoring import get_restoring_config
-from arbiscale_jax.training.made import example_settings
+from arbiscale_jax.experiments import get_restoring_config
+from arbiscale_jax.training.batches import example_settings
 
 SIDE, HALF, LATENTS = 24, 4, 0.5  # of the LR pictures; examples of each kind; share of the time for the latents
 

@@ -37,7 +37,7 @@ def main() -> None:
         row = ["by itself" if restore is None else f"{restore:g}", f"{np.mean(list(map(psnr, clean, crops))):.2f}"]
         for pictures in damaged.values():
             answers = [upscale(x) for x in pictures]
-            left = [np.sqrt(np.mean((np.float64(a) - b) ** 2)) for a, b in zip(answers, clean)]
+            left = [np.sqrt(np.mean((np.float64(a) - b) ** 2)) for a, b in zip(answers, clean, strict=True)]
             row += [f"{np.mean(left):.2f}", f"{np.mean(list(map(psnr, answers, crops))):.2f}"]
         rows.append(row)
     header = ["restore", "clean, PSNR"] + [f"{name}, {what}" for name in damaged for what in ("left, of 255", "PSNR")]

@@ -8,14 +8,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from arbiscale_jax import data, storage
+from arbiscale_jax import data
+from arbiscale_jax.artifacts import storage
 from arbiscale_jax.data import synthesis
 from arbiscale_jax.evaluation import weave
 from arbiscale_jax.perceptual import load_lpips, lpips
-from arbiscale_jax.training import latent, loop, start
-from arbiscale_jax.training import stage as s
-from arbiscale_jax.training.made import example_settings, state_maker
-from arbiscale_jax.training.optimizer import learning_rate, make_optimizer
+from arbiscale_jax.training import start
+from arbiscale_jax.training.batches import example_settings
+from arbiscale_jax.training.begin import state_maker
+from arbiscale_jax.training.optimizer import optimizer_from_config
+from arbiscale_jax.training.stages import build_stage, latent
+from arbiscale_jax.training.stages import stage as s
 from arbiscale_jax.training.step import make_train_step, stream
 
 VAL = 24  # held-out examples
@@ -54,13 +57,12 @@ def train(config, given: dict, batches, share_of: Callable, change: Callable = l
     Args: batches, an iterator; share_of, (steps, seconds, FLOPs of a step) -> share of the training done; change, of
       the params that training starts from.
     """
-    stage, cfg, batch = loop.build_stage(config), config.train, next(batches)
+    stage, batch = build_stage(config), next(batches)
     params, frozen = start.start_weights(stage, given, stream(config.seed, "params"), batch)
     frozen = {**frozen, "lpips": stage.lpips} if stage.lpips else frozen
-    tx = make_optimizer(learning_rate(cfg), grad_clip=cfg.grad_clip)
-    now = state_maker(config, stage, tx)(change(params))
-    options = {"adversary": stage.adversary, "path": stage.path}
-    step = make_train_step(stage.loss_fn, tx, stream(config.seed, "train"), cfg.ema_decay, **options)
+    optimizer = optimizer_from_config(config.train)
+    now = state_maker(stage, optimizer, config.seed)(change(params))
+    step = make_train_step(stage, optimizer, stream(config.seed, "train"), adversarial=stage.critic is not None)
     step = step.lower(now, frozen, batch, np.float32(0)).compile()
     flops, began, num, kept = step.cost_analysis()["flops"], time.monotonic(), 0, []
     while (share := share_of(num, time.monotonic() - began, flops)) < 1:
@@ -130,7 +132,7 @@ def psnr(x_hat, x) -> float:
 def weave_of(x_hat, x) -> float:
     """Weave of renders [b p p 3] in [-1, 1] against their truths, all together."""
     spectra = weave.Spectra()
-    for a, b in zip(np.asarray(x_hat), np.asarray(x)):
+    for a, b in zip(np.asarray(x_hat), np.asarray(x), strict=True):
         spectra.add("render", (a + 1) * 127.5, (b + 1) * 127.5)
     return spectra.weaves()["render"]
 

@@ -4,7 +4,7 @@ Paper: 4.4 (Eq. 7-9); Tables 3 and 4.
 Run: python run_train.py --config configs/div2k_sr_align.py
 Needs: DIV2K below $ARBISCALE_DATA (where it is missing, a message says how to get and prepare it);
   runs/div2k_sr_diffusion.
-Costs: 113,622,563 parameters trained, 52,576,798 frozen; 6.6 TFLOP a step of 8 images; 2.5 GB of training state.
+Costs: 113,622,563 parameters trained, 52,576,798 frozen; 6.6 TFLOP per step of 8 images; 2.5 GB of training state.
 """
 
 from arbiscale_jax.experiments import get_experiment_config

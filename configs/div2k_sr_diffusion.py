@@ -4,7 +4,7 @@ Paper: 3.1 (Eq. 4); Tables 3 and 4.
 Run: python run_train.py --config configs/div2k_sr_diffusion.py
 Needs: DIV2K below $ARBISCALE_DATA (where it is missing, a message says how to get and prepare it);
   runs/div2k_sr_first_stage.
-Costs: 113,622,563 parameters trained, 52,576,798 frozen; 7.9 TFLOP a step of 16 images; 2.5 GB of training state.
+Costs: 113,622,563 parameters trained, 52,576,798 frozen; 7.9 TFLOP per step of 16 images; 2.5 GB of training state.
 To fine-tune latent diffusion's SR U-Net, which has this shape: --config.init_from=MODEL
   --config.train.learning_rate=1e-6 --config.train.warmup_steps=0.
 """

@@ -3,7 +3,7 @@
 Paper: 4.2; Tables 3 and 4.
 Run: python run_train.py --config configs/div2k_sr_first_stage.py
 Needs: DIV2K below $ARBISCALE_DATA (where it is missing, a message says how to get and prepare it).
-Costs: 52,576,798 parameters trained, 0 frozen; 8.0 TFLOP a step of 8 images; 1.1 GB of training state.
+Costs: 52,576,798 parameters trained, 0 frozen; 8.0 TFLOP per step of 8 images; 1.1 GB of training state.
 """
 
 from arbiscale_jax.experiments import get_experiment_config

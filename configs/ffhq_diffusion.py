@@ -4,7 +4,7 @@ Paper: 3.1 (Eq. 4); Fig. 4.
 Run: python run_train.py --config configs/ffhq_diffusion.py
 Needs: Flickr-Faces-HQ below $ARBISCALE_DATA (where it is missing, a message says how to get and prepare it);
   runs/ffhq_decoder.
-Costs: 274,056,163 parameters trained, 52,576,798 frozen; 14.8 TFLOP a step of 16 images; 5.7 GB of training state.
+Costs: 274,056,163 parameters trained, 52,576,798 frozen; 14.8 TFLOP per step of 16 images; 5.7 GB of training state.
 To fine-tune latent diffusion's U-Net of the data set: --config.init_from=MODEL --config.train.learning_rate=1e-6
   --config.train.warmup_steps=0.
 """

@@ -4,7 +4,7 @@ Paper: 4.4 (Eq. 7-9); Table 1.
 Run: python run_train.py --config configs/lsun_bedroom_align.py
 Needs: LSUN bedroom below $ARBISCALE_DATA (where it is missing, a message says how to get and prepare it);
   runs/lsun_bedroom_diffusion.
-Costs: 274,056,163 parameters trained, 52,576,798 frozen; 12.5 TFLOP a step of 8 images; 5.7 GB of training state.
+Costs: 274,056,163 parameters trained, 52,576,798 frozen; 12.5 TFLOP per step of 8 images; 5.7 GB of training state.
 """
 
 from arbiscale_jax.experiments import get_experiment_config

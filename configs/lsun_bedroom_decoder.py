@@ -5,7 +5,7 @@ Run: python run_train.py --config configs/lsun_bedroom_decoder.py --config.first
 Needs: LSUN bedroom below $ARBISCALE_DATA (where it is missing, a message says how to get and prepare it); the encoder
   of latent diffusion's VQ-f4 in models/vq_f4:
   python -m arbiscale_jax.interop --ckpt FILE --arch lsun_bedroom --output models/vq_f4
-Costs: 30,239,375 parameters trained, 22,337,423 frozen; 9.5 TFLOP a step of 8 images; 0.7 GB of training state.
+Costs: 30,239,375 parameters trained, 22,337,423 frozen; 9.5 TFLOP per step of 8 images; 0.7 GB of training state.
 """
 
 from arbiscale_jax.experiments import get_experiment_config

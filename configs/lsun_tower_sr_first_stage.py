@@ -3,7 +3,7 @@
 Paper: 4.2; Table 2, right.
 Run: python run_train.py --config configs/lsun_tower_sr_first_stage.py
 Needs: LSUN tower below $ARBISCALE_DATA (where it is missing, a message says how to get and prepare it).
-Costs: 78,964,899 parameters trained, 0 frozen; 8.8 TFLOP a step of 8 images; 1.6 GB of training state.
+Costs: 78,964,899 parameters trained, 0 frozen; 8.8 TFLOP per step of 8 images; 1.6 GB of training state.
 """
 
 from arbiscale_jax.experiments import get_experiment_config

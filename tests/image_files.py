@@ -1,4 +1,4 @@
-"""Small smooth random pictures, as encoded files."""
+"""Small smooth random pictures, as encoded files, and files read back."""
 
 import io
 from pathlib import Path
@@ -21,6 +21,12 @@ def encoded(seed: int, suffix: str = ".png", **shape) -> bytes:
     options = {".jpg": {"quality": 95}, ".webp": {"lossless": True}}.get(suffix, {})
     Image.fromarray(picture(seed, **shape)).save(out, {".jpg": "jpeg"}.get(suffix, suffix[1:]), **options)
     return out.getvalue()
+
+
+def pixels(path: str | Path | io.BytesIO) -> np.ndarray:
+    """Returns what an image file holds, [h, w] or [h, w, c], and closes it."""
+    with Image.open(path) as image:
+        return np.asarray(image)
 
 
 def write(root: Path, names: list[str], **shape) -> None:

@@ -11,16 +11,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from test_training import tiny
+from toys import random_weights, tiny
 
 from arbiscale_jax import data
-from arbiscale_jax.training import loop, mesh, start
+from arbiscale_jax.runtime import mesh
+from arbiscale_jax.training import start
+from arbiscale_jax.training.optimizer import Optimizer
+from arbiscale_jax.training.stages import build_stage
 from arbiscale_jax.training.state import create_state
 from arbiscale_jax.training.step import make_train_step, stream
 
 STEPS, LEAST = 5, 64
-STAGES = ("first_stage", "align")  # alignment at random times holds what the diffusion stage computes
-LAYOUTS = {"one": (1, 1), "eight": (8, 1), "fsdp": (8, 4)}  # devices, of them along the axis "fsdp"
+STAGES = {  # alignment at random times holds what the diffusion stage computes
+    "first_stage": {"one": (1, 1), "eight": (8, 1)},  # devices, of them along the axis "fsdp"
+    "align": {"one": (1, 1), "fsdp": (8, 4)},
+}
 
 
 def bytes_on_a_device(tree) -> int:
@@ -36,12 +41,12 @@ def run(stage, weights, batches, devices: int, fsdp: int):
     places = mesh.state_sharding(state, m, LEAST)
     state = jax.device_put(state, places)
     sharding = (places, mesh.replicated(m))
-    step = make_train_step(stage.loss_fn, tx, stream(0, "train"), 0.9, sharding)
+    step = make_train_step(stage, Optimizer(tx, 0.9), stream(0, "train"), sharding=sharding)
     step = step.lower(state, frozen, mesh.shard_batch(batches[0], m), np.float32(0)).compile()
     whole = sum(x.nbytes for x in jax.tree.leaves(state))
     for batch in batches:
         state, _ = step(state, frozen, mesh.shard_batch(batch, m), np.float32(0))
-    assert all(x.sharding == s for x, s in zip(jax.tree.leaves(state), jax.tree.leaves(places)))
+    assert all(x.sharding == s for x, s in zip(jax.tree.leaves(state), jax.tree.leaves(places), strict=True))
     flops = (step.cost_analysis() or {}).get("flops", 0.0)
     return jax.device_get(state.params), {"part": bytes_on_a_device(state) / whole, "flops": flops}
 
@@ -50,23 +55,21 @@ def main() -> None:
     jax.config.update("jax_num_cpu_devices", 8)
     jax.config.update("jax_disable_most_optimizations", True)
     report = {}
-    for name in STAGES:
+    for name, layouts in STAGES.items():
         one_level = {"model.first_stage.ch_mult": (1,), "model.unet.channel_mult": (1,), "train.batch_size": 8}
         config = tiny(name, **one_level, **{"data.flip": False})
-        stage = loop.build_stage(config)
+        stage = build_stage(config)
         given = data.train_batches(config.data, 0, 8)
         batches = [next(given) for _ in range(STEPS)]
         given.close()
-        weights = jax.jit(stage.init)(jax.random.key(0), batches[0])
-        if name != "first_stage":  # its last layer starts at zero; all of the U-Net should take part
-            kernel = weights["unet"]["conv_out"]["kernel"]
-            weights["unet"]["conv_out"]["kernel"] = 0.1 * jax.random.normal(jax.random.key(1), kernel.shape)
+        weights = random_weights(jax.eval_shape(stage.init, jax.random.key(0), batches[0]))
+        if name != "first_stage":
             weights["scale_factor"] = jnp.float32(0.9)
-        results = {layout: run(stage, weights, batches, *counts) for layout, counts in LAYOUTS.items()}
+        results = {layout: run(stage, weights, batches, *counts) for layout, counts in layouts.items()}
         (one, _), moved = results["one"], start.split(weights, stage.trained)[0]
 
         def largest(a, b):
-            return max(float(np.max(np.abs(x - y))) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)))
+            return max(jax.tree.leaves(jax.tree.map(lambda x, y: float(np.max(np.abs(x - y))), a, b)))
 
         report[name] = {layout: {"error": largest(params, one), **rest} for layout, (params, rest) in results.items()}
         report[name]["moved"] = largest(moved, one)

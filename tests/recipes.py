@@ -4,10 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from test_training import tiny as two_levels
+from batches import first_batch
+from toys import random_weights
+from toys import tiny as two_levels
 
-from arbiscale_jax import data, diffusion
-from arbiscale_jax.training import loop, mesh, start
+from arbiscale_jax import diffusion
+from arbiscale_jax.runtime import mesh
+from arbiscale_jax.training import start
+from arbiscale_jax.training.optimizer import Optimizer
+from arbiscale_jax.training.stages import build_stage
 from arbiscale_jax.training.state import create_state
 from arbiscale_jax.training.step import make_train_step
 
@@ -28,27 +33,24 @@ def wide(stage_name, **fields):
 
 def build(config, batch_size=4):
     """Returns the stage, its params and frozen weights (LPIPS among them) and a batch, all as training has them."""
-    net = loop.build_stage(config)
-    batch = {k: jnp.asarray(v) for k, v in next(data.train_batches(config.data, 0, batch_size)).items()}
-    params, frozen = start.split(jax.jit(net.init)(jax.random.key(0), batch), net.trained)
+    net = build_stage(config)
+    batch = {k: jnp.asarray(v) for k, v in first_batch(config.data, 0, batch_size).items()}
+    params, frozen = start.split(random_weights(jax.eval_shape(net.init, KEY, batch)), net.trained)
     if config.stage != "first_stage":
-        # the last layer starts at zero; all of the U-Net should take part
-        kernel = params["unet"]["conv_out"]["kernel"]
-        params["unet"]["conv_out"]["kernel"] = 0.1 * jax.random.normal(KEY, kernel.shape)
         frozen["scale_factor"] = jnp.float32(0.9)
     return net, params, frozen | ({"lpips": net.lpips} if net.lpips else {}), batch
 
 
 def assert_close(a, b, **tolerance):
     assert jax.tree.structure(a) == jax.tree.structure(b)
-    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         np.testing.assert_allclose(x, y, **tolerance)
 
 
 def sgd_step(net, params, frozen, batch, devices=1, **options):
     """One update by SGD on so many devices; returns the new weights and the metrics."""
-    m, tx = mesh.make_mesh(jax.devices()[:devices]), optax.sgd(0.1)
-    state = mesh.replicate(create_state(params, tx, 0.0), m)
-    step = make_train_step(net.loss_fn, tx, KEY, 0.0, mesh.replicated(m), **options)
+    m, optimizer = mesh.make_mesh(jax.devices()[:devices]), Optimizer(optax.sgd(0.1))
+    state = mesh.replicate(create_state(params, optimizer.tx, 0.0), m)
+    step = make_train_step(net, optimizer, KEY, sharding=mesh.replicated(m), **options)
     state, metrics = step(state, mesh.replicate(frozen, m), mesh.shard_batch(batch, m))
     return jax.device_get((state.params, metrics))

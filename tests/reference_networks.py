@@ -125,7 +125,7 @@ def liif(w, feat, size, cfg, prefix="first_stage_model."):
         answers.append(x)
         areas.append(rel.prod(-1).abs() + 1e-9)
     shares = [area / sum(areas) for area in reversed(areas)]  # of the opposite rectangle
-    return sum(x * s[..., None] for x, s in zip(answers, shares)).reshape(b, *size, 3)
+    return sum(x * s[..., None] for x, s in zip(answers, shares, strict=True)).reshape(b, *size, 3)
 
 
 def unet_res(w, name, x, emb, out, cfg, resample=None):

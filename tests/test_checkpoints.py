@@ -15,14 +15,17 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import waiting
+from image_files import pixels
 from PIL import Image
 
 import arbiscale_jax as aj
-from arbiscale_jax import UserError, interop, models, storage
+from arbiscale_jax import UserError, interop, models
+from arbiscale_jax.artifacts import storage
 from arbiscale_jax.cli import convert, program, sample, train
-from arbiscale_jax.config import get_base_config
+from arbiscale_jax.experiments import get_base_config
 from arbiscale_jax.interop import layout, torch_checkpoint
-from arbiscale_jax.interop.schedule import schedule_buffers
+from arbiscale_jax.interop.ldm_schedule import schedule_buffers
 
 torch = pytest.importorskip("torch")
 import reference_networks as ref  # noqa: E402  (needs torch)
@@ -97,7 +100,7 @@ def close(found, wanted, what):
 
 def leaves_equal(a, b):
     assert jax.tree.structure(a) == jax.tree.structure(b)
-    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)))
+    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
 # --- any architecture ---
@@ -484,9 +487,13 @@ def no_cache(monkeypatch):
 
 def test_a_converted_model_samples_and_returns_on_the_command_line(tmp_path, no_cache, capsys):
     folder, photo = tmp_path / "model", tmp_path / "photo.png"
-    run(convert.main, "--ckpt", HERE / "tiny_sr.ckpt", "--arch", HERE / "tiny_sr.json", "--output", folder)
+    argv = ["--ckpt", HERE / "tiny_sr.ckpt", "--arch", HERE / "tiny_sr.json", "--output", folder]
+    run(convert.main, *argv)
     out = capsys.readouterr().out
     assert "model.diffusion_model.* U-Net -> unet: " in out and f"wrote {folder}: a whole model" in out
+    assert program.run(convert.main, [str(arg) for arg in argv]) == 2
+    assert f"{folder} holds an exported model already; give --overwrite" in capsys.readouterr().err
+    run(convert.main, *argv, "--overwrite")
     Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(photo)
     argv = [
         "--task=upscale",
@@ -500,7 +507,7 @@ def test_a_converted_model_samples_and_returns_on_the_command_line(tmp_path, no_
         tmp_path / "o",
     ]
     run(sample.main, *argv)
-    assert Image.open(tmp_path / "o" / "photo_x1.5.png").size == (9, 6)
+    assert pixels(tmp_path / "o" / "photo_x1.5.png").shape == (6, 9, 3)
     run(convert.main, "--model", folder, "--to-torch", tmp_path / "back.safetensors")
     back = interop.load_torch(tmp_path / "back.safetensors", ARCH)
     assert leaves_equal(back.params, interop.load_torch(HERE / "tiny_sr.ckpt", ARCH).params)
@@ -510,7 +517,7 @@ def test_a_converted_model_samples_and_returns_on_the_command_line(tmp_path, no_
 def config_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("configs") / "tiny.py"
     path.write_text(
-        "from arbiscale_jax.config import get_base_config\n"
+        "from arbiscale_jax.experiments import get_base_config\n"
         "from arbiscale_jax.interop import model_config\n"
         "def get_config(stage):\n"
         "    config = get_base_config()\n"
@@ -589,5 +596,5 @@ def test_conversion_refuses_bad_flags(argv, match, tmp_path, monkeypatch, no_cac
 
 def test_the_module_runs_as_a_command():
     command = [sys.executable, "-m", "arbiscale_jax.interop", "--help"]
-    out = subprocess.run(command, capture_output=True, text=True, cwd=HERE.parent.parent, check=True).stdout
+    out = waiting.run(command, cwd=HERE.parent.parent, check=True).stdout
     assert "--to-torch" in out and "faces_sr" in out

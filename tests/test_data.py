@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from arbiscale_jax import data
-from arbiscale_jax.config import get_base_config
 from arbiscale_jax.data import sources
 from arbiscale_jax.errors import UserError
+from arbiscale_jax.experiments import get_base_config
 
 BICUBIC = Image.Resampling.BICUBIC
 
@@ -71,7 +71,7 @@ def assert_same(a, b):
 def example(image, rng=0, **changes):
     fields = dict(image_size=16, lr_size=4, flip=False, transpose=False, recolor=0.0, min_crop=1.0)
     fields |= dict(target_min=16, target_max=16, target_patch=16)
-    return data.example(image, np.random.default_rng(rng), **(fields | changes))
+    return data.example(image, np.random.default_rng(rng), data.ExampleSpec(**(fields | changes)))
 
 
 # Batches

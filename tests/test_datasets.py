@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 import sys
+from itertools import pairwise
 
 import grain
 import numpy as np
@@ -15,11 +16,12 @@ from image_files import BICUBIC, encoded, picture, write
 from PIL import Image
 
 from arbiscale_jax import data
-from arbiscale_jax.cli import prepare as command
+from arbiscale_jax.cli import prepare_data as command
 from arbiscale_jax.cli import program
-from arbiscale_jax.config import get_base_config
-from arbiscale_jax.data import catalog, prepare, records, shards, tf_example
+from arbiscale_jax.data import RecordOptions, SplitFiles, catalog, prepare, shards, tf_example
+from arbiscale_jax.data.shards import Storage
 from arbiscale_jax.errors import UserError
+from arbiscale_jax.experiments import get_base_config
 
 
 def names_of(source):
@@ -66,9 +68,9 @@ def test_the_validation_folder_of_div2k_is_not_trained_on(tmp_path):
     assert names_of(found["train"]) == names_of(found["all"]) == [f"{i:04d}.png" for i in range(4)]
     (tmp_path / "train.txt").write_text("0001\n0002\n")  # each list is of its own folder
     (tmp_path / "val.txt").write_text("0802\n")
-    found = splits("div2k", tmp_path, split_file=tmp_path / "train.txt", val_split_file=tmp_path / "val.txt")
+    found = splits("div2k", tmp_path, split_files=SplitFiles(tmp_path / "train.txt", tmp_path / "val.txt"))
     assert names_of(found["train"]) == ["0001.png", "0002.png"] and names_of(found["val"]) == ["0802.png"]
-    found = splits("div2k", tmp_path, split_file=tmp_path / "train.txt")
+    found = splits("div2k", tmp_path, split_files=SplitFiles(tmp_path / "train.txt"))
     assert names_of(found["train"]) == ["0001.png", "0002.png"] and names_of(found["val"]) == ["0801.png", "0802.png"]
 
 
@@ -89,8 +91,9 @@ def test_the_smallest_pictures_that_suffice_are_taken(tmp_path):
     assert catalog.locate("ffhq", tmp_path, "train", 128).root.endswith("thumbnails128x128")
     assert catalog.locate("ffhq", tmp_path, "train", 256).root.endswith("images1024x1024")
     for side in (192, 256, 512):
-        prepare.prepare(tmp_path / "ffhq" / "thumbnails128x128", tmp_path / f"ffhq_{side}", size=16)
-    assert catalog.locate("ffhq", tmp_path, "train", 256) == ("prepared", str(tmp_path / "ffhq_256"), "train", "", "")
+        prepare.prepare(tmp_path / "ffhq" / "thumbnails128x128", tmp_path / f"ffhq_{side}", Storage(size=16))
+    expected = catalog.Place("prepared", str(tmp_path / "ffhq_256"), "train")
+    assert catalog.locate("ffhq", tmp_path, "train", 256) == expected
     assert catalog.locate("ffhq", tmp_path / "ffhq_512", "val", 256).root == str(tmp_path / "ffhq_512")
 
 
@@ -102,20 +105,21 @@ def test_lists_beside_a_known_set_split_it(tmp_path):
     assert names_of(found["train"]) == ["0000.webp", "0001.webp", "0002.webp", "0003.webp"]
     assert names_of(found["val"]) == ["0005.webp"]
     (tmp_path / "mine.txt").write_text("0004\n")
-    assert names_of(data.make_source("lsun_bedroom", tmp_path, split_file=tmp_path / "mine.txt")) == ["0004.webp"]
-    prepare.prepare(tmp_path / "lsun/bedrooms", tmp_path / "lsun_bedroom_256", size=16)
+    mine = SplitFiles(tmp_path / "mine.txt")
+    assert names_of(data.make_source("lsun_bedroom", tmp_path, split_files=mine)) == ["0004.webp"]
+    prepare.prepare(tmp_path / "lsun/bedrooms", tmp_path / "lsun_bedroom_256", Storage(size=16))
     with pytest.raises(UserError, match="do not split the prepared set .*lsun_bedroom_256"):
-        data.make_source("lsun_bedroom", tmp_path, split_file=tmp_path / "mine.txt", image_size=256)
+        data.make_source("lsun_bedroom", tmp_path, split_files=mine, image_size=256)
 
 
 def test_a_validation_folder_goes_with_a_prepared_training_set(tmp_path):
     write(tmp_path / "DIV2K", [f"DIV2K_train_HR/{i:04d}.png" for i in range(3)])
     write(tmp_path / "DIV2K", [f"DIV2K_valid_HR/{i:04d}.png" for i in range(2)])
-    prepare.prepare(tmp_path / "DIV2K/DIV2K_train_HR", tmp_path / "div2k_480", size=16, fit="tiles")
+    prepare.prepare(tmp_path / "DIV2K/DIV2K_train_HR", tmp_path / "div2k_480", Storage(size=16, fit="tiles"))
     found = splits("div2k", tmp_path, image_size=192)
     assert len(found["train"]) == 3 * 2 * 2 and names_of(found["val"]) == ["0000.png", "0001.png"]
     write(tmp_path / "v", ["a.png"])
-    prepare.prepare(tmp_path / "v", tmp_path / "div2k_480", fit="keep", split="validation")
+    prepare.prepare(tmp_path / "v", tmp_path / "div2k_480", Storage(fit="keep"), split="validation")
     np.testing.assert_array_equal(data.make_source("div2k", tmp_path, "val")[0], picture(0))
 
 
@@ -165,21 +169,22 @@ def folder(tmp_path):
 )
 def test_a_split_file_names_images_in_several_ways(folder, tmp_path, text, chosen, caplog):
     (tmp_path / "split.txt").write_text(text)
-    assert names_of(data.make_source("folder", folder, "all", split_file=tmp_path / "split.txt")) == chosen
+    assert names_of(data.make_source("folder", folder, "all", split_files=SplitFiles(tmp_path / "split.txt"))) == chosen
     assert ("images in" in caplog.text and "are not there" in caplog.text) == ("not_there" in text)
 
 
 def test_a_listed_path_is_that_image_though_others_share_its_name(tmp_path):
     write(tmp_path / "set", ["1.png", "sub/1.png"])
     (tmp_path / "split.txt").write_text("1.png\n")
-    assert names_of(data.make_source("folder", tmp_path / "set", "all", split_file=tmp_path / "split.txt")) == ["1.png"]
+    files = SplitFiles(tmp_path / "split.txt")
+    assert names_of(data.make_source("folder", tmp_path / "set", "all", split_files=files)) == ["1.png"]
 
 
 @pytest.mark.parametrize(
     "text, message",
     [
         ("1.png\n", r"1.png in the split file .* may be a/1.png or b/1.png; write the whole path"),
-        ("x\ny\n", "None of the 2 names in the split file .*, as x, is an image .* first is a/1.png"),
+        ("x\ny\n", "None of the 2 names in the split file .*, such as x, is an image .* first is a/1.png"),
         ("# nothing\n", "None of the 0 names"),
         (None, "split.txt cannot be read .No such file"),
         (b"\xff\xfe", "split.txt cannot be read .it is no text"),
@@ -189,19 +194,19 @@ def test_a_split_file_that_does_not_fit_is_explained(folder, tmp_path, text, mes
     if text is not None:
         (tmp_path / "split.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(UserError, match=message):
-        data.make_source("folder", folder, split_file=tmp_path / "split.txt")
+        data.make_source("folder", folder, split_files=SplitFiles(tmp_path / "split.txt"))
 
 
 def test_a_validation_list_is_taken_out_of_the_training_images(folder, tmp_path):
     (tmp_path / "val.txt").write_text("a/2\nc\n")
-    found = splits("folder", folder, val_split_file=tmp_path / "val.txt")
+    found = splits("folder", folder, split_files=SplitFiles(val=tmp_path / "val.txt"))
     assert names_of(found["train"]) == ["a/1.png", "b/1.png", "b/3.webp"] and names_of(found["val"]) == [
         "a/2.jpg",
         "c.png",
     ]
     (tmp_path / "val.txt").write_text("a/1\na/2\nb/1\nb/3\nc\n")
     with pytest.raises(UserError, match="val.txt leaves no image"):
-        data.make_source("folder", folder, "train", val_split_file=tmp_path / "val.txt")
+        data.make_source("folder", folder, "train", split_files=SplitFiles(val=tmp_path / "val.txt"))
 
 
 @pytest.mark.parametrize("as_text", [True, False])
@@ -290,8 +295,8 @@ def prepared(tmp_path_factory):
     write(root / "in", [f"{i % 4}/{i:03d}.png" for i in range(45)])
     (root / "in" / "0" / "text.png").write_text("no picture")
     (root / "in" / "zz.jpg").write_bytes(encoded(0, ".jpg")[:200])
-    out = prepare.prepare(root / "in", root / "set_16", size=16)
-    prepare.prepare(root / "in" / "1", root / "set_16", size=16, split="validation")
+    out = prepare.prepare(root / "in", root / "set_16", Storage(size=16))
+    prepare.prepare(root / "in" / "1", root / "set_16", Storage(size=16), split="validation")
     return root / "in", root / "set_16", out
 
 
@@ -305,14 +310,13 @@ def test_a_prepared_set_holds_the_protocols_pictures(prepared):
     assert len(source) == 45 and source.name(7) == "7"
     names = [name for name in sorted(f"{i % 4}/{i:03d}.png" for i in range(45))]
     for i in (0, 7, 44):
-        made = data.example(picture(int(names[i][2:5])), np.random.default_rng(0), flip=False, **CROP)
+        made = data.example(picture(int(names[i][2:5])), np.random.default_rng(0), CROP)
         np.testing.assert_array_equal(source[i], np.rint((made["image"] + 1) * 127.5))
     assert len(data.make_source("prepared", output, "val")) == 11
     assert not (output / ".prepare").exists()
 
 
-CROP = dict(image_size=16, lr_size=0, transpose=False, recolor=0.0, min_crop=1.0, center_crop=True)
-CROP |= dict(target_min=16, target_max=16, target_patch=16)
+CROP = data.ExampleSpec(16, 0, target_min=16, target_max=16, target_patch=16, center_crop=True)
 
 
 def test_grain_alone_and_tfds_read_a_prepared_set(prepared):
@@ -345,24 +349,24 @@ def test_an_interrupted_preparation_goes_on(prepared, tmp_path, monkeypatch):
             raise Stop
 
     with pytest.raises(Stop):
-        prepare.prepare(folder, tmp_path / "set_16", size=16, progress=interrupt)
-    assert not records.is_prepared(tmp_path / "set_16")
+        prepare.prepare(folder, tmp_path / "set_16", Storage(size=16), progress=interrupt)
+    assert not data.is_prepared(tmp_path / "set_16")
     with pytest.raises(UserError, match="unfinished split train with another size"):
-        prepare.prepare(folder, tmp_path / "set_16", size=12)
+        prepare.prepare(folder, tmp_path / "set_16", Storage(size=12))
     written, real = [], shards.read_image
     monkeypatch.setattr(shards, "read_image", lambda path: written.append(path) or real(path))
     work = tmp_path / "set_16/.prepare/train"
     (work / "00001").write_bytes(b"cut short")  # after its marker: a lost disk cache
-    assert prepare.prepare(folder, tmp_path / "set_16", size=16) == out
+    assert prepare.prepare(folder, tmp_path / "set_16", Storage(size=16)) == out
     assert 47 - 21 <= len(written) <= 47 - 21 + 3  # only what was missing
     for path in sorted(whole.glob("set_16-train*")):
         assert (tmp_path / "set_16" / path.name).read_bytes() == path.read_bytes()
     written.clear()
-    assert prepare.prepare(folder, tmp_path / "set_16", size=16) == out and not written
+    assert prepare.prepare(folder, tmp_path / "set_16", Storage(size=16)) == out and not written
     with pytest.raises(UserError, match="already holds a split train of other images or settings"):
-        prepare.prepare(folder, tmp_path / "set_16", size=12)
+        prepare.prepare(folder, tmp_path / "set_16", Storage(size=12))
     with pytest.raises(UserError, match="has splits in png; give the same --format"):
-        prepare.prepare(folder, tmp_path / "set_16", size=16, image_format="jpeg", split="test")
+        prepare.prepare(folder, tmp_path / "set_16", Storage(size=16, image_format="jpeg"), split="test")
 
 
 def test_a_crash_between_renaming_and_metadata_is_mended(prepared, tmp_path, monkeypatch):
@@ -372,9 +376,9 @@ def test_a_crash_between_renaming_and_metadata_is_mended(prepared, tmp_path, mon
         prepare, "write_text", lambda path, text: 1 / 0 if path.name == "features.json" else real(path, text)
     )
     with pytest.raises(ZeroDivisionError):
-        prepare.prepare(folder, tmp_path / "set_16", size=16)
+        prepare.prepare(folder, tmp_path / "set_16", Storage(size=16))
     monkeypatch.undo()
-    assert prepare.prepare(folder, tmp_path / "set_16", size=16) == out
+    assert prepare.prepare(folder, tmp_path / "set_16", Storage(size=16)) == out
     assert len(data.make_source("prepared", tmp_path / "set_16", "all")) == 43 + 2
 
 
@@ -390,11 +394,24 @@ def test_several_processes_write_the_same_bytes_on_the_command_line(prepared, tm
     assert not multiprocessing.active_children()
 
 
+def test_names_that_are_not_utf_8_are_kept(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name, content in ((b"a\xff.png", encoded(0)), (b"b\xff.png", b"no picture")):
+        (folder / os.fsdecode(name)).write_bytes(content)
+    out = prepare.prepare(folder, tmp_path / "out", Storage(size=8))
+    assert out["records"] == 1 and out["broken"][0][0] == os.fsdecode(b"b\xff.png")
+    assert (tmp_path / "out/broken_train.txt").read_text().startswith("b\\xff.png\t")
+    (shard,) = (str(path) for path in (tmp_path / "out").glob("out-train*"))
+    assert tf_example.decode(grain.sources.ArrayRecordDataSource([shard])[0])["name"] == b"a\xff.png"
+    assert prepare.prepare(folder, tmp_path / "out", Storage(size=8)) == out
+
+
 @pytest.mark.parametrize("fit, size", [("crop", 12), ("aspect", 12), ("tiles", 12), ("keep", 0)])
 def test_what_each_fit_keeps(tmp_path, fit, size):
     write(tmp_path / "in", ["a.png"], height=20, width=31)
     whole = Image.fromarray(picture(0, 20, 31))
-    prepare.prepare(tmp_path / "in", tmp_path / "out", size=size, fit=fit, image_format="png")
+    prepare.prepare(tmp_path / "in", tmp_path / "out", Storage(size=size, fit=fit, image_format="png"))
     source = data.make_source("prepared", tmp_path / "out", "all")
     images = [source[i] for i in range(len(source))]
     if fit == "tiles":
@@ -418,12 +435,12 @@ def test_what_each_fit_keeps(tmp_path, fit, size):
 def test_tiles_cover_everything_and_overlap_by_half(length, size):
     starts = shards.tile_starts(length, size)
     assert starts[0] == 0 and starts[-1] == max(0, length - size)
-    assert all(0 < b - a <= size / 2 + 0.5 for a, b in zip(starts, starts[1:]))
+    assert all(0 < b - a <= size / 2 + 0.5 for a, b in pairwise(starts))
 
 
 def test_jpeg_is_smaller_and_near(tmp_path):
     write(tmp_path / "in", ["a.png"], height=64, width=64)
-    prepare.prepare(tmp_path / "in", tmp_path / "out", size=64, image_format="jpeg", quality=95)
+    prepare.prepare(tmp_path / "in", tmp_path / "out", Storage(size=64, image_format="jpeg", quality=95))
     image = data.make_source("prepared", tmp_path / "out", "all")[0]
     assert abs(image.astype(int) - picture(0, 64, 64)).mean() < 3
     assert (
@@ -437,17 +454,17 @@ def test_jpeg_is_smaller_and_near(tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (dict(fit="stretch"), "--fit is one of crop, aspect, tiles, keep, got 'stretch'"),
-        (dict(size=0), "--size=0 does not go with --fit=crop"),
-        (dict(fit="keep"), "--size=16 does not go with --fit=keep"),
-        (dict(image_format="gif"), "--format is one of png, jpeg, got 'gif'"),
-        (dict(quality=0), "--quality lies in"),
+        (dict(storage=Storage(16, fit="stretch")), "--fit is one of crop, aspect, tiles, keep, got 'stretch'"),
+        (dict(storage=Storage(0)), "--size=0 does not go with --fit=crop"),
+        (dict(storage=Storage(16, "keep")), "--size=16 does not go with --fit=keep"),
+        (dict(storage=Storage(16, image_format="gif")), "--format is one of png, jpeg, got 'gif'"),
+        (dict(storage=Storage(16, quality=0)), "--quality lies in"),
         (dict(split="Train-1"), "--split is a name of lower-case letters"),
         (dict(processes=0), "--processes must be at least 1"),
         (dict(root="nowhere"), "nowhere does not exist"),
         (dict(output="in"), "--output=in holds something other than a prepared set"),
         (dict(output="in/a.png/x"), "--output=in/a.png/x cannot be written"),
-        (dict(root="broken"), "None of the 1 images can be read, the first: broken/a.png is no image"),
+        (dict(root="broken"), "None of the 1 images can be read, the first: broken/a.png is not an image"),
     ],
 )
 def test_preparation_mistakes_are_named(tmp_path, monkeypatch, options, message):
@@ -456,7 +473,7 @@ def test_preparation_mistakes_are_named(tmp_path, monkeypatch, options, message)
     (tmp_path / "broken" / "a.png").write_text("x")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=message):
-        prepare.prepare(**(dict(root="in", output="out", size=16) | options))
+        prepare.prepare(**(dict(root="in", output="out", storage=Storage(16)) | options))
 
 
 def test_a_damaged_prepared_set_is_explained(prepared, tmp_path):
@@ -472,10 +489,10 @@ def test_a_damaged_prepared_set_is_explained(prepared, tmp_path):
     with pytest.raises(UserError, match="shards of the prepared set .* cannot be read"):
         data.make_source("prepared", copy)
     shard.unlink()
-    with pytest.raises(UserError, match=f"lacks 1 shards, as {shard.name}"):
+    with pytest.raises(UserError, match=f"lacks 1 shards, such as {shard.name}"):
         data.make_source("prepared", copy)
     with pytest.raises(UserError, match="has no image feature 'name' .*; it has image"):
-        data.make_source("prepared", copy, image_feature="name")
+        data.make_source("prepared", copy, records=RecordOptions(image_feature="name"))
     (copy / "dataset_info.json").write_text("{")
     with pytest.raises(UserError, match="dataset_info.json cannot be read .it is not JSON"):
         data.make_source("prepared", copy)
@@ -526,7 +543,8 @@ def test_a_tfds_set_is_found_by_name(tmp_path, monkeypatch):
     np.testing.assert_array_equal(source[24], picture(24))
     train, val = data.make_source("tfds", "lsun/bedroom:3.0.0"), data.make_source("tfds", "lsun/bedroom", "val")
     assert names_of(val) == ["19"] and len(train) == 24 and "19" not in names_of(train)
-    np.testing.assert_array_equal(data.make_source("tfds", "lsun/cat", "val", tfds_dir=str(tmp_path))[0], picture(30))
+    cats = data.make_source("tfds", "lsun/cat", "val", records=RecordOptions(str(tmp_path)))
+    np.testing.assert_array_equal(cats[0], picture(30))
     with pytest.raises(UserError, match="several configs; name one: lsun/bedroom, lsun/cat"):
         data.make_source("tfds", "lsun")
     config = get_base_config().data
@@ -542,21 +560,21 @@ def test_the_image_feature_is_picked_or_named(tmp_path):
         tmp_path / "div2k/bicubic_x4/2.0.0", {"lr": "image", "hr": "image"}, pair, splits=("train", "validation")
     )
     for split in ("train", "val", "all"):
-        source = data.make_source("tfds", "div2k", split, tfds_dir=str(tmp_path))
+        source = data.make_source("tfds", "div2k", split, records=RecordOptions(str(tmp_path)))
         np.testing.assert_array_equal(source[0], picture(0))
-    source = data.make_source("tfds", "div2k", tfds_dir=str(tmp_path), image_feature="lr")
+    source = data.make_source("tfds", "div2k", records=RecordOptions(str(tmp_path), "lr"))
     np.testing.assert_array_equal(source[0], picture(1))
     write_tfds(tmp_path / "two/1.0.0", {"a": "image", "b": "image"}, [{"a": encoded(0), "b": encoded(1)}])
-    with pytest.raises(UserError, match=r"several image features; name one .*: \['a', 'b'\]"):
-        data.make_source("tfds", "two", tfds_dir=str(tmp_path))
+    with pytest.raises(UserError, match=r"several image features; name one .*: a, b"):
+        data.make_source("tfds", "two", records=RecordOptions(str(tmp_path)))
     write_tfds(tmp_path / "none/1.0.0", {"t": "text"}, [{"t": b"x"}])
     with pytest.raises(UserError, match="has no image feature; give a set of images"):
-        data.make_source("tfds", "none", tfds_dir=str(tmp_path))
+        data.make_source("tfds", "none", records=RecordOptions(str(tmp_path)))
 
 
 def test_the_command_that_prepares_a_tfds_set_is_told(tmp_path):
     with pytest.raises(UserError) as error:
-        data.make_source("tfds", "lsun/bedroom", tfds_dir=str(tmp_path))
+        data.make_source("tfds", "lsun/bedroom", records=RecordOptions(str(tmp_path)))
     wanted = f"tfds build lsun/bedroom --file_format=array_record --data_dir={tmp_path}'"
     assert wanted in str(error.value)
     write_tfds(tmp_path / "lsun/bedroom/3.1.0", {"image": "image"}, [{"image": encoded(0)}], file_format="tfrecord")
@@ -565,14 +583,14 @@ def test_the_command_that_prepares_a_tfds_set_is_told(tmp_path):
         if kind == "tfds":
             pytest.importorskip("tensorflow_datasets", reason="the extra tfds is not installed")
         with pytest.raises(UserError, match=f"dataset_version_dir={where} --out_file_format=array_record"):
-            data.make_source(kind, root, tfds_dir=str(tmp_path))
+            data.make_source(kind, root, records=RecordOptions(str(tmp_path)))
 
 
 def test_without_the_extra_tfds_the_message_names_it(tmp_path, monkeypatch):
     write_tfds(tmp_path / "x/1.0.0", {"image": "image"}, [{"image": encoded(0)}])
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     with pytest.raises(UserError, match=r"needs the extra tfds; pip install 'arbiscale_jax\[tfds\]'"):
-        data.make_source("tfds", "x", tfds_dir=str(tmp_path))
+        data.make_source("tfds", "x", records=RecordOptions(str(tmp_path)))
 
 
 def test_broken_records_are_skipped(tmp_path, caplog):

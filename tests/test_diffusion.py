@@ -1,11 +1,14 @@
 """The diffusion in closed form: no network is needed where the data is one Gaussian."""
 
+from itertools import pairwise
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from arbiscale_jax import diffusion
+from arbiscale_jax.diffusion import Noise
 
 ALPHA_BAR = diffusion.make_alpha_bar(1000, 0.0015, 0.0155)
 MEAN, STD = 0.7, 0.6  # of the data z_0 ~ N(m, s^2)
@@ -20,11 +23,11 @@ def gaussian_eps(z_t, t, std=STD):
     return (z_t - jnp.sqrt(a) * MEAN) * jnp.sqrt(1 - a) / (a * std**2 + 1 - a)
 
 
-def run(z_T, std=STD, **options):
+def run(z_T, std=STD, eta=0.0, **options):
     def eps_fn(z_t, t):
         return gaussian_eps(z_t, t, std)
 
-    return jax.jit(lambda z, keys: diffusion.sample(eps_fn, z, ALPHA_BAR, keys=keys, **options))(
+    return jax.jit(lambda z, keys: diffusion.sample(eps_fn, z, ALPHA_BAR, noise=Noise(eta, keys), **options))(
         z_T, jax.random.split(jax.random.key(5), len(z_T))
     )
 
@@ -55,7 +58,7 @@ def test_ddim_visits_the_stated_times(steps, expected):
 def test_sampling_may_start_at_a_part_of_the_times():
     assert diffusion.first_time(4, 1000, 0.5) == 376 and diffusion.first_time(4, 1000) == 751
     z_t = jax.random.normal(jax.random.key(1), (2, 4, 4, 1))
-    for sampler, first in zip(diffusion.SAMPLERS, (343, 343, 399)):
+    for sampler, first in zip(diffusion.SAMPLERS, (343, 343, 399), strict=True):
         path = diffusion.trajectory(sampler, 7, ALPHA_BAR, 0.4)
         assert path.t[0] == diffusion.first_time(7, 1000, 0.4, sampler) == first
         assert path.alpha_bar[0] == pytest.approx(ALPHA_BAR[first])
@@ -126,7 +129,7 @@ def closed_form(path, z_T, sampler):
     """The sampler on a Gaussian as an affine recursion z -> k z + d in float64; returns where z_T ends."""
     K, D = 1.0, 0.0  # z = K z_T + D
     before = None
-    for i, (a, a_next) in enumerate(zip(path.alpha_bar[:-1], path.alpha_bar[1:])):
+    for a, a_next in pairwise(path.alpha_bar):
         g = np.sqrt(1 - a) / (a * STD**2 + 1 - a)  # eps = g (z - sqrt(a) m)
         eK, eD = g * K, g * (D - np.sqrt(a) * MEAN)
         xK, xD = (K - np.sqrt(1 - a) * eK) / np.sqrt(a), (D - np.sqrt(1 - a) * eD) / np.sqrt(a)
@@ -173,7 +176,7 @@ def test_the_second_order_sampler_needs_fewer_steps():
 
 def test_ddim_noise_depends_on_the_examples_key_alone():
     z_T, keys = jax.random.normal(jax.random.key(1), (3, 4, 4, 1)), jax.random.split(jax.random.key(2), 3)
-    sample = jax.jit(lambda z, k: diffusion.sample(gaussian_eps, z, ALPHA_BAR, steps=5, eta=1.0, keys=k))
+    sample = jax.jit(lambda z, k: diffusion.sample(gaussian_eps, z, ALPHA_BAR, steps=5, noise=Noise(1.0, k)))
     np.testing.assert_allclose(sample(z_T, keys)[1:2], sample(z_T[1:2], keys[1:2]), atol=1e-6)
     a, b = np.float64(0.3), np.float64(0.5)
     np.testing.assert_allclose(diffusion.ddim_sigma(a, b, 1.0) ** 2, (1 - b) / (1 - a) * (1 - a / b))  # beta-tilde
@@ -187,9 +190,8 @@ def test_ddim_noise_depends_on_the_examples_key_alone():
         (dict(steps=5, start=0.0), r"start, .*, lies in \(0, 1\], got 0"),
         (dict(steps=5, start=0.004), "from 1 to 4, got 5"),
         (dict(steps=5, sampler="euler"), "ddim, dpmpp, ddim_trailing, got 'euler'"),
-        (dict(steps=5, eta=2), r"eta lies in \[0, 1\]"),
-        (dict(steps=5, eta=0.5), "pass keys"),
-        (dict(steps=5, eta=0.5, sampler="dpmpp"), "dpmpp is deterministic"),
+        (dict(steps=5, noise=Noise(2, None)), r"eta lies in \[0, 1\]"),
+        (dict(steps=5, noise=Noise(0.5, None), sampler="dpmpp"), "dpmpp is deterministic"),
     ],
 )
 def test_bad_sampling_options_are_refused(options, match):

@@ -12,11 +12,14 @@ import optax
 import pytest
 from image_files import write
 
-from arbiscale_jax import data, storage
+from arbiscale_jax import data
+from arbiscale_jax.artifacts import storage
 from arbiscale_jax.cli import config_flag
-from arbiscale_jax.errors import UserError
-from arbiscale_jax.experiments import EXPERIMENTS, get_experiment_config, stages
-from arbiscale_jax.training import loop, start
+from arbiscale_jax.errors import MissingPredecessor
+from arbiscale_jax.experiments.paper import EXPERIMENTS, get_experiment_config, stages
+from arbiscale_jax.training import start
+from arbiscale_jax.training.optimizer import Optimizer
+from arbiscale_jax.training.stages import build_stage
 from arbiscale_jax.training.state import create_state
 from arbiscale_jax.training.step import make_train_step
 
@@ -74,7 +77,7 @@ def full_size():
         model = config.model.to_dict()
         key = json.dumps([model[part] for part in ("first_stage", "liif", "unet", "condition")])
         if key not in known:
-            known[key] = jax.eval_shape(loop.build_stage(config).init, jax.random.key(0), batch_shapes(config))
+            known[key] = jax.eval_shape(build_stage(config).init, jax.random.key(0), batch_shapes(config))
         return known[key]
 
     return evaluate
@@ -88,11 +91,11 @@ def test_every_configuration_builds_at_full_size_with_the_published_counts(name,
     for stage in stages(name):
         config, text = load(f"{name}_{stage}")
         networks = tree if stage in ("diffusion", "align") else {"first_stage": tree["first_stage"]}
-        params, frozen = start.split(networks, loop.build_stage(config).trained)
+        params, frozen = start.split(networks, build_stage(config).trained)
         trained = {"decoder": COUNTS[name][1:3], "first_stage": COUNTS[name][:3]}.get(stage, COUNTS[name][3:])
         assert count(params) == sum(trained)
         assert f"{count(params):,} parameters trained, {count(frozen):,} frozen" in text
-        assert f"a step of {config.train.batch_size} images" in text
+        assert f"TFLOP per step of {config.train.batch_size} images" in text
         assert f"python run_train.py --config configs/{name}_{stage}.py" in text
 
 
@@ -193,7 +196,7 @@ def programs():
 
     def make(config, batch):
         if (key := program_key(config)) not in known:
-            stage, tx = loop.build_stage(config), optax.sgd(0.1)  # less to compile than Adam
+            stage, tx = build_stage(config), optax.sgd(0.1)  # less to compile than Adam
             rng = np.random.default_rng(0)
             tree = jax.tree.map(
                 lambda x: (0.1 * rng.standard_normal(x.shape)).astype(x.dtype),
@@ -202,7 +205,7 @@ def programs():
             params, frozen = start.split(tree, stage.trained)
             if stage.scale_factor:
                 frozen["scale_factor"] = np.float32(1)
-            step = make_train_step(stage.loss_fn, tx, jax.random.key(1), 0.0)
+            step = make_train_step(stage, Optimizer(tx), jax.random.key(1))
             lowered = step.lower(create_state(params, tx, 0.0), frozen, batch)
             known[key] = lowered.compile(), params, frozen, tx
         return known[key]
@@ -227,7 +230,7 @@ def test_every_configuration_takes_two_steps_on_its_own_data(name, root, program
         state, metrics = step(state, frozen, batch)
         losses.append(float(metrics["loss"]))
     assert int(state.step) == 2 and np.isfinite(losses).all() and losses[0] != losses[1]
-    moved = [not np.array_equal(a, b) for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(state.params))]
+    moved = jax.tree.leaves(jax.tree.map(lambda a, b: not np.array_equal(a, b), params, state.params))
     assert sum(moved) > 0.9 * len(moved)
     kept = {"decoder": ["encoder"], "first_stage": []}.get(name.rsplit("_", 1)[-1], ["decoder", "encoder", "liif"])
     kept = [] if name.endswith("first_stage") else kept
@@ -244,9 +247,10 @@ def test_a_decoder_is_found_as_the_predecessor(tmp_path):
         return tmp_path / name
 
     workdir = tmp_path / "ffhq_diffusion"
-    both = "ffhq_first_stage; make it with .*configs/ffhq_first_stage.py .*or configs/ffhq_decoder.py.*first_stage=DIR"
-    with pytest.raises(UserError, match=f"needs a trained first_stage or decoder, and there is none in .*{both}"):
+    said = "needs a trained first_stage or decoder, and there is none in .*ffhq_first_stage; train it .*first_stage=DIR"
+    with pytest.raises(MissingPredecessor, match=said) as missing:
         start.need_predecessor("diffusion", workdir)
+    assert missing.value.names == ("ffhq_first_stage", "ffhq_decoder")
     decoder = model("ffhq_decoder")
     assert start.need_predecessor("diffusion", workdir) == decoder
     first_stage = model("ffhq_first_stage")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from arbiscale_jax.errors import UserError
-from arbiscale_jax.training import image_losses
+from arbiscale_jax.training.stages import image_losses
 
 RNG = np.random.default_rng(0)
 LOSSES = [image_losses.l1, image_losses.coarse_l1, image_losses.spectrum_loss]
@@ -90,5 +90,5 @@ def test_gradient_steps_along_the_spectrum_loss_lower_it():
 
 def test_a_picture_below_a_window_is_refused():
     image_losses.spectrum_loss(X[:, :32, :32], X[:, :32, :32])
-    with pytest.raises(UserError, match="at least 32 pixels a side, got 31; raise data.target_patch"):
+    with pytest.raises(UserError, match="at least 32 pixels per side, got 31; raise data.target_patch"):
         image_losses.spectrum_loss(X[:, :31], X[:, :31])

@@ -1,6 +1,7 @@
 """The Model's promises: windows, samples, sizes, errors. The weights are the random ones of tests/data."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import jax
@@ -10,10 +11,10 @@ import pytest
 
 import arbiscale_jax as aj
 from arbiscale_jax import UserError, interop, models
+from arbiscale_jax.artifacts.weights import load_weights, save_weights
 from arbiscale_jax.evaluation import super_resolution
 from arbiscale_jax.inference import model as model_module
 from arbiscale_jax.inference import render, windows
-from arbiscale_jax.weights import load_weights, save_weights
 
 HERE = Path(__file__).parent / "data"
 IMAGE = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
@@ -94,7 +95,7 @@ def test_one_compiled_loop_equals_steps_taken_one_by_one(model, z):
 
     c = np.roll(z, 1, axis=2)
     path, z_t = diffusion.ddim_trajectory(4, model.alpha_bar), z
-    for t, a, b in zip(path.t, path.alpha_bar, path.alpha_bar[1:]):
+    for t, (a, b) in zip(path.t, pairwise(path.alpha_bar), strict=True):
         z_t = diffusion.ddim_step(z_t, model.denoise(z_t, int(t), c), a, b)
     np.testing.assert_allclose(model.sample(z, c, steps=4), z_t, atol=2e-5)
 
@@ -108,7 +109,7 @@ def test_sampling_may_start_from_the_noised_condition(model):
     noise = jax.random.normal(key, c.shape[1:])[None]
     z_t = diffusion.q_sample(c, noise, np.array([first]), model.alpha_bar)
     path = diffusion.ddim_trajectory(3, model.alpha_bar, 0.3)
-    for t, a, b in zip(path.t, path.alpha_bar, path.alpha_bar[1:]):
+    for t, (a, b) in zip(path.t, pairwise(path.alpha_bar), strict=True):
         z_t = diffusion.ddim_step(z_t, model.denoise(z_t, int(t), c), a, b)
     found = model.upscale_latent(IMAGE, steps=3, start=0.3, seed=2)
     np.testing.assert_allclose(found, z_t, atol=2e-5)
@@ -173,7 +174,7 @@ def test_windows_that_agree_make_the_whole(size, shape):
     def show(top, left, box):
         seen.append((top, left))
         assert 0 <= top <= max(shape[0] - 128, 0) and 0 <= left <= max(shape[1] - 128, 0) and min(box[2:]) > 0
-        for first, n, start, length, side in zip(box[:2], box[2:], (top, left), shape, size):
+        for first, n, start, length, side in zip(box[:2], box[2:], (top, left), shape, size, strict=True):
             centres = (np.arange(first, first + n) + 0.5) * length / side - start  # in the window
             assert min(centres) > (windows.DEAD if start else 0) - 1e-9
             assert max(centres) < (128 - windows.DEAD if start + 128 < length else 128)

@@ -30,10 +30,15 @@ def close(found, wanted, what):
     assert np.abs(np.asarray(found) - wanted).max() < 1e-4 * wanted.std(), what
 
 
+def arrays_of(path):
+    with np.load(path) as arrays:
+        return dict(arrays)
+
+
 @pytest.fixture(scope="module", params=MODELS)
 def parity(request):
     stem = MODELS[request.param] / request.param.split()[-1]
-    return interop.load_torch(f"{stem}.ckpt", f"{stem}.json"), dict(np.load(f"{stem}.npz")), stem
+    return interop.load_torch(f"{stem}.ckpt", f"{stem}.json"), arrays_of(f"{stem}.npz"), stem
 
 
 def test_every_part_agrees_with_the_reference(parity):
@@ -80,10 +85,8 @@ def test_both_alignment_losses_agree_with_the_reference(parity):
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the full parity folder is not beside the checkout")
 @pytest.mark.parametrize("name", ["tiny_sr", "tiny_gen"])
 def test_averaged_weights_agree_with_the_reference(name):
-    model, arrays = (
-        interop.load_torch(SHARED / f"{name}.ckpt", SHARED / f"{name}.json", ema=True),
-        np.load(SHARED / f"{name}.npz"),
-    )
+    model = interop.load_torch(SHARED / f"{name}.ckpt", SHARED / f"{name}.json", ema=True)
+    arrays = arrays_of(SHARED / f"{name}.npz")
     c = model.condition(arrays["lr"]) if "lr" in arrays else None
     close(model.denoise(arrays["z_t"], 400, c), arrays["eps_ema_400"], "eps_ema_400")
 

@@ -1,9 +1,11 @@
 """The loop's options: learning-rate schedules, cached latents, TensorBoard, profile, overview, and starts that fail."""
 
+import errno
 import json
+import os
 import struct
 import threading
-import time
+from contextlib import closing
 from functools import partial
 from types import SimpleNamespace
 
@@ -12,17 +14,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import test_training
 from PIL import Image
-from test_training import leaves_equal, newest_state, tiny
+from toys import leaves_equal, newest_state, tiny, toy_batches, toy_stage
 
-from arbiscale_jax import data, storage
+from arbiscale_jax import data
+from arbiscale_jax.artifacts import storage
 from arbiscale_jax.data import latent_store
 from arbiscale_jax.errors import UserError
-from arbiscale_jax.training import cache, checkpoint, diffusion, latent, loop, overview, reporting, stage, start, train
+from arbiscale_jax.training import cache, checkpoint, clock, history, loop, overview, reporting, stages, start, train
 from arbiscale_jax.training.optimizer import LearningRate, learning_rate, make_optimizer
+from arbiscale_jax.training.stages import denoising as diffusion
+from arbiscale_jax.training.stages import latent, stage
 
-toy = test_training.toy  # fixture
 REPORT = reporting.Report(lambda line: None, lambda share, line: None)
 
 
@@ -70,13 +73,13 @@ def test_a_run_by_steps_follows_its_schedule_and_resumes_bit_for_bit(toy, tmp_pa
     assert expected[0] == pytest.approx(0.05) and expected[3] < 0.03
 
     def stopping(cfg, seed, batch_size, start_step=0, rows=None):
-        for k, batch in enumerate(test_training.toy_batches(cfg, seed, batch_size, start_step)):
+        for k, batch in enumerate(toy_batches(cfg, seed, batch_size, start_step)):
             if start_step == 0 and k == 2:
                 raise OSError("the machine goes away")
             yield batch
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop.data, "train_batches", stopping)
+        patch.setattr(data, "train_batches", stopping)
         with pytest.raises(OSError, match="goes away"):
             train(toy(4, **cosine), tmp_path / "two")
         assert storage.newest_step(tmp_path / "two") == 2
@@ -86,6 +89,25 @@ def test_a_run_by_steps_follows_its_schedule_and_resumes_bit_for_bit(toy, tmp_pa
     assert rates(tmp_path / "two")[-2:] == [np.float32(0.1)] * 2
 
 
+def test_the_logged_rate_is_the_optimizers_along_a_path_too(toy, tmp_path, monkeypatch):
+    def with_path(config):
+        def loss_fn(params, frozen, batch, key, point, i, disc=None):
+            loss, metrics = plain.loss_fn(params, frozen, batch, key)
+            return loss, (metrics, point)
+
+        def begin(params, frozen, batch, key):
+            return {"x": batch["image"]}
+
+        plain = toy_stage(config)
+        return plain._replace(path=stage.UpdatePath(3, begin, loss_fn))
+
+    monkeypatch.setitem(stages.STAGES, "first_stage", with_path)
+    config = toy(2, warmup_steps=6, val_every=0)
+    train(config, tmp_path)
+    np.testing.assert_allclose(rates(tmp_path), [0.1 * (1 + 2 + 3) / 18, 0.1 * (4 + 5 + 6) / 18], rtol=1e-6)
+    assert int(newest_state(tmp_path, config).opt_state[1][1].count) == 6
+
+
 def test_a_run_by_the_clock_ends_at_the_schedules_end(toy, tmp_path, monkeypatch):
     now = [0.0]
 
@@ -93,7 +115,7 @@ def test_a_run_by_the_clock_ends_at_the_schedules_end(toy, tmp_path, monkeypatch
         now[0] += 1.0
         return now[0]
 
-    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=tick))
+    monkeypatch.setattr(clock, "time", SimpleNamespace(monotonic=tick))
     fields = dict(minutes=1.0, schedule="cosine", val_every=0, checkpoint_every=0, learning_rate=1e-3)
     last = train(toy(100_000, **fields), tmp_path)
     found = rates(tmp_path)
@@ -187,11 +209,12 @@ def test_an_interrupted_build_goes_on_and_a_finished_one_is_not_repeated(store, 
     encoded, view_batches = [], data.view_batches
 
     def breaking(examples, batch_size, first, workers):
-        for k, batch in enumerate(view_batches(examples, batch_size, first, workers)):
-            if first == 0 and k == 3:
-                raise KeyboardInterrupt
-            encoded.append(len(batch["image"]))
-            yield batch
+        with closing(view_batches(examples, batch_size, first, workers)) as batches:
+            for k, batch in enumerate(batches):
+                if first == 0 and k == 3:
+                    raise KeyboardInterrupt
+                encoded.append(len(batch["image"]))
+                yield batch
 
     monkeypatch.setattr(data, "view_batches", breaking)
     monkeypatch.setattr(cache, "_SECONDS", 0.0)
@@ -230,15 +253,16 @@ def test_other_weights_or_data_are_another_store(store, weights, tmp_path):
 def test_another_picture_under_the_same_name_is_another_store(tmp_path):
     config = tiny("diffusion", **{"data.source": "folder", "data.root": str(tmp_path)}).data
 
-    def identity_of(color):
+    def identity_of(color, ticks):
         for name in "abc":
-            Image.new("RGB", (40, 40), color).save(tmp_path / f"{name}.bmp")  # as many bytes, whatever it shows
+            path = tmp_path / f"{name}.bmp"
+            Image.new("RGB", (40, 40), color).save(path)  # as many bytes, whatever it shows
+            os.utime(path, ns=(ticks, ticks))
         return data.views(config, 0, 1)[1]
 
-    before = identity_of((9, 9, 9))
+    before = identity_of((9, 9, 9), 10**18)
     assert before == data.views(config, 0, 1)[1]
-    time.sleep(0.02)  # more than a tick of the file system's clock
-    assert before != identity_of((90, 9, 9))
+    assert before != identity_of((90, 9, 9), 10**18 + 1000)
 
 
 def test_a_second_process_waits_for_the_first_one_s_cache(tmp_path):
@@ -257,7 +281,40 @@ def test_a_second_process_waits_for_the_first_one_s_cache(tmp_path):
     assert order == ["first", "second"]
 
 
-def test_a_run_trains_on_its_cache(weights, tmp_path, monkeypatch):
+class Watched:
+    """Batches that remember whether they were closed."""
+
+    def __init__(self, batches):
+        self.batches, self.closed = batches, False
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return next(self.batches)
+
+    def close(self):
+        self.closed = True
+        self.batches.close()
+
+
+@pytest.fixture
+def watched(monkeypatch):
+    """Returns the batches that are started during the test, by the name of the function."""
+    started = {}
+    for name in ("train_batches", "view_batches", "shuffled_batches"):
+        actual = getattr(data, name)
+
+        def start(*args, name=name, actual=actual):
+            started[name] = Watched(actual(*args))
+            return started[name]
+
+        monkeypatch.setattr(data, name, start)
+    return started
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_run_trains_on_its_cache_and_closes_all_loaders(weights, tmp_path, monkeypatch, watched, fails):
     def make_stage(config):
         def loss_fn(params, frozen, batch, key):
             assert set(batch) >= {"moments", "condition"} and "image" not in batch
@@ -273,13 +330,24 @@ def test_a_run_trains_on_its_cache(weights, tmp_path, monkeypatch):
 
         return stage.Stage(init, ("unet",), loss_fn, eval_fn, lambda *args: jnp.float32(1))
 
-    monkeypatch.setitem(loop.STAGES, "diffusion", make_stage)
+    monkeypatch.setitem(stages.STAGES, "diffusion", make_stage)
     given = {"first_stage": jax.device_get(weights["first_stage"])}
     monkeypatch.setattr(start, "given_weights", lambda *args: given)
     config = cached(tmp_path / "cache", **{"train.log_every": 1})
-    assert train(config, tmp_path / "run")["step"] == 3
+    if fails:  # after the cache is begun
+        monkeypatch.setattr(loop, "make_programs", lambda *args: 1 / 0)
+        with pytest.raises(ZeroDivisionError) as error:  # keeps the frames, and what they hold, alive
+            train(config, tmp_path / "run")
+        assert error.traceback
+    else:
+        assert train(config, tmp_path / "run")["step"] == 3
+        assert len(reporting.read_metrics(tmp_path / "run")) == 3
     assert len(list((tmp_path / "cache").glob("*/moments.npy"))) == 1
-    assert len(reporting.read_metrics(tmp_path / "run")) == 3
+    assert {name: one.closed for name, one in watched.items()} == {
+        "train_batches": True,
+        "view_batches": True,
+        "shuffled_batches": True,
+    }
 
 
 def test_a_cache_without_room_is_refused(weights, tmp_path, monkeypatch):
@@ -289,6 +357,19 @@ def test_a_cache_without_room_is_refused(weights, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="latent_cache=.*file cannot be written"):
         cache.cached_batches(cached(tmp_path / "file"), weights, 0, None, REPORT)
+
+
+def test_a_store_that_cannot_be_locked_is_told_and_closed(tmp_path, monkeypatch):
+    def take(file, wait=False):
+        taken.append(file)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    taken = []
+    monkeypatch.setattr(latent_store.locks, "take", take)
+    with pytest.raises(UserError, match="latent_cache=.* cannot be written .Input/output error"):
+        with latent_store.alone(tmp_path / "store", lambda: None):
+            pass
+    assert taken[0].closed
 
 
 # --- TensorBoard, profile, overview ---
@@ -365,7 +446,7 @@ def test_flops_are_those_of_a_matrix_product():
     assert text.splitlines() == [
         "first_stage/encoder            512 parameters, frozen",
         "unet                           640 parameters, trained",
-        "FLOPs of a step: this backend does not count them",
+        "This backend does not count the FLOPs per step.",
     ]
 
 
@@ -420,14 +501,14 @@ def test_a_failing_first_step_leaves_nothing_behind_but_a_run_keeps_what_it_has(
 
     train(toy(2), tmp_path / "run")
     before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
-    monkeypatch.setattr(loop, "_compile", lambda *args: broken)
+    monkeypatch.setattr(loop, "make_programs", lambda *args: lambda *args: broken)
     for name in ("run", "fresh"):
         with pytest.raises(RuntimeError, match="out of memory"):
             train(toy(4, profile_start=1, profile_steps=1), tmp_path / name)
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
     after = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
     assert before.keys() == after.keys()
-    assert {p.name for p in before if before[p] != after[p]} <= {storage.CONFIG}
+    assert {p.name for p in before if before[p] != after[p]} <= {storage.CONFIG, history.STARTS}
 
 
 def test_another_runs_checkpoint_is_never_removed(tmp_path):

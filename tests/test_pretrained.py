@@ -6,14 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from image_files import pixels
 from PIL import Image
 from safetensors import safe_open
 
 import arbiscale_jax as aj
-from arbiscale_jax import models, storage
-from arbiscale_jax.bundled import NAMES, get_bundled_config
+from arbiscale_jax import models
+from arbiscale_jax.artifacts import fit, storage
 from arbiscale_jax.cli import sample
-from arbiscale_jax.quickstart import STAGES
+from arbiscale_jax.experiments.bundled import NAMES, get_bundled_config
+from arbiscale_jax.experiments.quickstart import STAGES
 
 ROOT = Path(__file__).resolve().parents[1]
 MEGABYTES = {"photos": 24, "emoji": 12}
@@ -30,6 +32,8 @@ def test_a_bundled_model_is_small_and_says_what_it_is(name):
     for word in ("Licence", "Metrics", "Limits", "Intended use", "Seed", "Hardware", "Data"):
         assert word in card, word
     about = json.loads((folder / storage.CONFIG).read_text())
+    # so that aj.load need not trace the networks
+    assert about["fits"] == fit.fingerprint(about["model"], storage.read_weights(folder))
     trained = get_bundled_config(name, STAGES[-1]).model.to_dict()
     for part in ("first_stage", "liif", "unet", "schedule", "condition"):  # the config makes this architecture again
         assert models.complete(about["model"])[part] == json.loads(json.dumps(trained[part]))
@@ -55,21 +59,21 @@ def test_photos_computes_at_most_1_5_tflop_for_a_megapixel():
 
 def test_an_upscaled_photograph_keeps_its_colours_and_gains_detail(tmp_path, capsys):
     photo = ROOT / "examples" / "astronaut.png"
-    lr = Image.open(photo).crop((48, 8, 96, 56))
+    lr = Image.fromarray(pixels(photo)[8:56, 48:96])
     lr.save(tmp_path / "face.png")
     sample.main([f"--input={tmp_path / 'face.png'}", "--scale=3.3", f"--output={tmp_path}"], task="upscale")
-    out = Image.open(tmp_path / "face_x3.3.png")
-    assert out.size == (158, 158)
+    out = pixels(tmp_path / "face_x3.3.png")
+    assert out.shape == (158, 158, 3)
     x, y = (np.asarray(image, np.float64) for image in (lr, out))
     np.testing.assert_allclose(y.mean((0, 1)), x.mean((0, 1)), atol=1.0)
-    smooth = np.asarray(lr.resize(out.size, Image.Resampling.BICUBIC), np.float64)
+    smooth = np.asarray(lr.resize((158, 158), Image.Resampling.BICUBIC), np.float64)
     assert 25 < 10 * np.log10(255**2 / np.mean((y - smooth) ** 2)) < 45  # the same picture, yet another
     assert np.abs(np.diff(y, axis=0)).mean() > np.abs(np.diff(smooth, axis=0)).mean()  # sharper
     assert json.loads((tmp_path / "sample.json").read_text())["model"] == "photos"
 
 
 def test_colours_stay_at_scales_beyond_training():
-    lr = np.asarray(Image.open(ROOT / "examples" / "astronaut.png"))[8:56, 48:96]
+    lr = pixels(ROOT / "examples" / "astronaut.png")[8:56, 48:96]
     model = aj.load("photos")
     z = model.upscale_latent(lr)
     for side in (72, 576):
@@ -80,7 +84,7 @@ def test_generated_emoji_stand_on_white_at_every_size(tmp_path, capsys):
     argv = ["--num=2", "--steps=10", "--sizes=64,96", f"--output={tmp_path}"]
     sample.main(argv, task="generate")
     for i in range(2):
-        small, large = (np.asarray(Image.open(tmp_path / f"sample_{i:03d}_{n}x{n}.png"), np.float64) for n in (64, 96))
+        small, large = (np.float64(pixels(tmp_path / f"sample_{i:03d}_{n}x{n}.png")) for n in (64, 96))
         corners = np.stack([small[y : y + 3, x : x + 3] for y in (2, -5) for x in (2, -5)])
         assert corners.mean() > 225
         assert small[8:-8, 8:-8].std() > 20  # something is drawn

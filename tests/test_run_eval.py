@@ -10,17 +10,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from image_files import pixels
 from PIL import Image
 
 import arbiscale_jax as aj
 from arbiscale_jax import models
+from arbiscale_jax.artifacts.weights import save_weights
 from arbiscale_jax.cli import evaluate, evaluation_files, main, program
 from arbiscale_jax.data.prepare import prepare
+from arbiscale_jax.data.shards import Storage
 from arbiscale_jax.evaluation import distances, features, generation, protocols, report, self_ssim
+from arbiscale_jax.experiments import get_quickstart_config
 from arbiscale_jax.inference import batch
-from arbiscale_jax.quickstart import get_quickstart_config
-from arbiscale_jax.training.mesh import make_mesh
-from arbiscale_jax.weights import save_weights
+from arbiscale_jax.runtime.mesh import make_mesh
 
 SIZE = 16  # of the toy models' images
 
@@ -64,9 +66,9 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def shared(folder):
-    """aj.load and generation.spread, each model once, so that its programs are traced once."""
+    """Models, spread models and extractors of features, each once, so that their programs are traced once."""
     load = functools.cache(lambda name: load_once(folder / name))
-    return load, functools.cache(generation.spread)
+    return load, functools.cache(generation.spread), functools.cache(features.make_extractor)
 
 
 load_once = aj.load
@@ -78,6 +80,7 @@ def here(folder, shared, monkeypatch):
     monkeypatch.setattr(program, "start_jax", lambda: None)
     monkeypatch.setattr(aj, "load", lambda name: shared[0](name) if name.startswith("toy") else load_once(name))
     monkeypatch.setattr(generation, "spread", shared[1])
+    monkeypatch.setattr(features, "make_extractor", shared[2])
 
 
 def run(*argv: str) -> dict:
@@ -101,7 +104,7 @@ def test_upscaling_end_to_end_twice_the_same_figures(capsys):
     assert first["sampling"]["toy_sr"] == used
     assert first["flags"]["max-side"] == 48 and {"jax", "pillow"} <= set(first["versions"])
 
-    photo = np.asarray(Image.open("photos/1.png"))[8:56, 16:64]  # the central 48 x 48
+    photo = pixels("photos/1.png")[8:56, 16:64]  # the central 48 x 48
     (pair,) = protocols.make_pairs(photo, [2.5], "fixed_hr", 0, "")
     assert pair.lr.shape == (19, 19, 3) and pair.truth.shape == (48, 48, 3)
     outputs = aj.load("toy_sr").upscale(pair.lr, size=(48, 48), samples=2, eta=1)
@@ -123,8 +126,8 @@ def test_upscaling_end_to_end_twice_the_same_figures(capsys):
     assert "toy_sr" in out and "±" in out and "broken.png" in out
     assert "weave" in out and f"{rows[0]['weave']:.2f}" in out and "true images have a weave of" in out
     assert "| toy_sr | 2.5 | 3 |" in text and "ceil(s)" in text and "central 48 pixels" in text
-    assert min(Image.open("a/sheet_x2.5.png").size) > 300
-    table = list(csv.DictReader(Path("a/summary.csv").open()))
+    assert min(pixels("a/sheet_x2.5.png").shape[:2]) > 300
+    table = list(csv.DictReader(Path("a/summary.csv").read_text().splitlines()))
     assert float(table[0]["psnr"]) == first["summary"][0]["psnr"]
     assert float(table[0]["weave"]) == first["summary"][0]["weave"]
 
@@ -159,9 +162,9 @@ def test_generation_end_to_end_and_resumed(monkeypatch, capsys):
     mesh = make_mesh()
     model = generation.spread(aj.load("toy_gen"), mesh)
     renders = [x[:3] for x in generation.generated_batch(model, 0, 4, [(16, 16), (24, 20)], mesh, seed=0)]
-    expected = np.mean([self_ssim.self_ssim(images) for images in zip(*renders)], axis=0)
+    expected = np.mean([self_ssim.self_ssim(images) for images in zip(*renders, strict=True)], axis=0)
     np.testing.assert_allclose(matrix, expected, atol=1e-6)
-    photos = np.stack([protocols.fit(np.asarray(Image.open(f"photos/{i}.png")), (24, 20)) for i in range(3)])
+    photos = np.stack([protocols.fit(pixels(f"photos/{i}.png"), (24, 20)) for i in range(3)])
     extractor = features.make_extractor("vgg", mesh)
     moments = [distances.moments([extractor.apply(images)]) for images in (photos, renders[1])]
     assert rows[1]["FD-VGG"] == pytest.approx(distances.frechet_distance(*moments), rel=1e-3)
@@ -173,7 +176,7 @@ def test_generation_end_to_end_and_resumed(monkeypatch, capsys):
     again = run(*argv, "--output=g")
     assert again["distances"] == rows and again["self_ssim"] == first["self_ssim"]
     assert {row["images"] for row in run(*argv[:-1], "--num=2", "--output=g")["distances"]} == {2}
-    kept, made = (path.stat().st_mtime_ns == time for path, time in zip(shards, times))
+    kept, made = (path.stat().st_mtime_ns == time for path, time in zip(shards, times, strict=True))
     assert kept and not made
     assert {"curve_distance.png", "curve_self_ssim.png", "grid_toy_gen.png", "self_ssim.csv"} <= {
         path.name for path in Path("g").iterdir()
@@ -184,16 +187,17 @@ def test_generation_end_to_end_and_resumed(monkeypatch, capsys):
 def test_batches_over_devices_give_the_latents_of_generate():
     model, mesh = aj.load("toy_gen"), make_mesh()
     assert mesh.size == 2
+    assert generation.spread(aj.Model(model.config, model.params, dtype="bfloat16"), mesh).dtype == "bfloat16"
     spread = generation.spread(model, mesh)
     latents = batch.sample_numbers(spread, range(1, 5), seed=3)
     np.testing.assert_allclose(latents, model.generate_latent(5, seed=3)[1:], atol=1e-5)
     (renders,) = generation.generated_batch(spread, 1, 4, [(17, 12)], mesh, seed=3)
     assert np.abs(renders.astype(int) - model.render(latents, (17, 12))).max() <= 1
-    options = dict(with_self_ssim=True, advance=lambda n: None, batch_size=4, mesh=mesh, extractor=None)
-    options |= dict(num=5, sizes=[(17, 12)], folder=Path("sharded"))
-    shards = generation.generated_features(spread, seed=3, **options)
+    job = generation.Job([(17, 12)], None, 4, Path("sharded"), lambda n: None)
+    shards = generation.generated_features(spread, 5, job, mesh, with_self_ssim=True, seed=3)
     assert generation.self_ssim_matrix(shards, 5)[2] == 5
-    assert generation.generated_features(spread, seed=4, **options) != shards  # other settings find nothing of these
+    other = generation.generated_features(spread, 5, job, mesh, with_self_ssim=True, seed=4)
+    assert other != shards  # other settings find nothing of these
 
 
 def test_shards_are_streamed_cut_and_continued(tmp_path, monkeypatch):
@@ -222,7 +226,7 @@ def test_numbers_that_json_has_not_are_null_or_named(tmp_path):
 
 
 def test_a_prepared_set_is_opened_as_its_folder_is(folder, tmp_path):
-    prepare(folder / "photos", tmp_path / "kept", fit="keep", image_format="png")
+    prepare(folder / "photos", tmp_path / "kept", Storage(fit="keep", image_format="png"))
     opened = evaluation_files.open_source({"data": tmp_path / "kept", "split": "all"})
     expected = evaluation_files.open_source({"data": folder / "photos", "split": "all"})
     assert (len(opened), len(expected)) == (3, 4)  # one is broken, and was left out

@@ -4,7 +4,6 @@ import errno
 import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 from multiprocessing import shared_memory
 from pathlib import Path
@@ -13,27 +12,30 @@ from types import SimpleNamespace
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import test_training
 from test_parallel import environment  # noqa: F401 (a fixture)
+from waiting import LIMIT, run
 
-from arbiscale_jax import locks, storage
+from arbiscale_jax.artifacts import storage
 from arbiscale_jax.data import processes
 from arbiscale_jax.errors import UserError
+from arbiscale_jax.runtime import locks
 from arbiscale_jax.training import checkpoint, reporting, survival, train
+from arbiscale_jax.training.clock import Clock
 from arbiscale_jax.training.optimizer import make_optimizer
 from arbiscale_jax.training.state import create_state
 
-toy = test_training.toy  # fixture
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_a_killed_run_resumes_to_the_same_bits(environment, tmp_path):  # noqa: F811
-    command = [sys.executable, ROOT / "benchmarks" / "kill_and_resume.py", "--kills", "2", "--steps", "30"]
-    out = subprocess.run([*command, "--output", tmp_path / "out"], env=environment, capture_output=True, text=True)
+    options = ["--config", f"{ROOT / 'benchmarks' / 'toy_config.py'}:plain", "--output", tmp_path / "out"]
+    options += ["--kills", "1", "--steps", "30", "--workers", "1"]
+    command = [sys.executable, ROOT / "benchmarks" / "kill_and_resume.py", *options]
+    out = run(command, env=environment)
     log = tmp_path / "out" / "log.txt"
     assert out.returncode == 0, out.stdout + out.stderr + log.read_text()
-    assert "arrays equal bit for bit after 2 kills" in out.stdout
-    assert out.stdout.count("killed at step") == 2
+    assert "arrays equal bit for bit after 1 kills" in out.stdout
+    assert out.stdout.count("killed at step") == 1
 
 
 # --- one process a directory ---
@@ -57,7 +59,7 @@ from arbiscale_jax.training import survival
 with survival.lock(pathlib.Path({str(tmp_path)!r})):
     os.kill(os.getpid(), signal.SIGKILL)
 """
-    out = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)})
+    out = run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)})
     assert out.returncode == -signal.SIGKILL and "process" in (tmp_path / survival.LOCK).read_text()
     with survival.lock(tmp_path):
         assert (tmp_path / survival.LOCK).read_text().startswith(f"process {os.getpid()} on ")
@@ -138,7 +140,7 @@ def test_an_older_checkpoint_that_was_half_deleted_does_no_harm(tmp_path):
     def save(*steps):
         with checkpoint.open_manager(tmp_path, keep=1) as manager:
             for step in steps:
-                checkpoint.save(manager, state.replace(step=step), 0.0, float(10 - step) if step < 3 else None)
+                checkpoint.save(manager, state.replace(step=step), Clock(), float(10 - step) if step < 3 else None)
                 manager.wait_until_finished()
 
     save(2, 3)
@@ -161,7 +163,7 @@ processes.start_quiet_tracker()
 print(shared_memory.SharedMemory(create=True, size=8).name)
 """
     command, variables = [sys.executable, "-c", code], os.environ | {"PYTHONPATH": str(ROOT)}
-    out = subprocess.run(command, env=variables, capture_output=True, text=True)
+    out = run(command, env=variables)
     assert (out.returncode, out.stderr) == (0, "")
     with pytest.raises(FileNotFoundError):
         shared_memory.SharedMemory(out.stdout.strip())
@@ -171,7 +173,7 @@ def _parent(queue):
     """Starts a loader-like process, tells its id and waits to be killed."""
     child = multiprocessing.get_context("spawn").Process(target=_loader, args=(queue,))
     child.start()
-    child.join()
+    child.join(LIMIT)
 
 
 def _loader(queue):
@@ -191,7 +193,9 @@ def test_a_loader_survives_signals_to_the_group_and_not_its_parent():
     pid = queue.get(timeout=60)
     os.kill(pid, 0)  # it lives
     parent.kill()
-    parent.join()
+    parent.join(LIMIT)
+    parent.close()
+    queue.close()
     sys.path.insert(0, str(ROOT / "benchmarks"))
     import kill_and_resume
 

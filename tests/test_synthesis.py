@@ -10,28 +10,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import skimage.data
+from image_files import pixels
 from jax.sharding import NamedSharding, PartitionSpec
 from PIL import Image
 
-from arbiscale_jax.config import get_base_config
 from arbiscale_jax.data import synthesis
 from arbiscale_jax.data.synthesis import drawings
 from arbiscale_jax.data.synthesis.damage import CLEAN, HEAVY, LIGHT, LIGHT_RANGES, blur, damage, one_round
 from arbiscale_jax.data.synthesis.dice import make_dice
 from arbiscale_jax.data.synthesis.examples import make_batch, make_example
-from arbiscale_jax.data.synthesis.filters import (
-    BOX,
-    CUBIC,
-    LANCZOS,
-    SINC,
-    TRIANGLE,
-    filter_matrix,
-    grid,
-    resample,
-)
+from arbiscale_jax.data.synthesis.filters import BOX, CUBIC, LANCZOS, SINC, TRIANGLE, filter_matrix, grid, resample
 from arbiscale_jax.data.synthesis.jpeg import jpeg
 from arbiscale_jax.data.synthesis.pairs import number_of_pairs
 from arbiscale_jax.errors import UserError
+from arbiscale_jax.experiments import get_base_config
 
 R = Image.Resampling
 PHOTO = skimage.data.coffee()[60:188, 200:328]  # 128 128 3
@@ -91,7 +83,7 @@ def test_a_kernel_may_be_traced_and_rows_sum_to_one(kernel):
 def test_jpeg_is_pillows(quality, subsample):
     buffer = io.BytesIO()
     Image.fromarray(PHOTO).save(buffer, "JPEG", quality=quality, subsampling=2 if subsample else 0)
-    theirs = np.asarray(Image.open(buffer)).astype(np.float32)
+    theirs = pixels(buffer).astype(np.float32)
     mine = 255 * np.asarray(jax.jit(jpeg)(PHOTO / np.float32(255), quality, subsample))
     assert np.abs(mine - theirs).mean() < 1.0
 
@@ -145,9 +137,7 @@ def test_damage_moves_nothing():
 def test_a_round_moves_nothing():
     x = blob(32, (15.5, 15.5), 3.0)
     ranges = synthesis.DamageRanges(**STILL, sharpen_prob=0.5)
-    draw = jax.jit(
-        jax.vmap(lambda key: one_round(make_dice(key, 40), jnp.zeros_like(x), x, ranges, 1.0))
-    )
+    draw = jax.jit(jax.vmap(lambda key: one_round(make_dice(key, 40), jnp.zeros_like(x), x, ranges, 1.0)))
     np.testing.assert_allclose(centre_of(np.asarray(draw(jax.random.split(jax.random.key(1), 24)))), 15.5, atol=2e-3)
 
 
@@ -290,7 +280,7 @@ def test_pairs_that_do_not_fit_are_told(tmp_path):
         synthesis.read_pairs(str(tmp_path / "sizes"))
     write_pairs(tmp_path / "names", [(lr, hr)])
     (tmp_path / "names" / "hr" / "0.png").rename(tmp_path / "names" / "hr" / "b.png")
-    with pytest.raises(UserError, match="alone are 0, b"):
+    with pytest.raises(UserError, match="unpaired are 0, b"):
         synthesis.read_pairs(str(tmp_path / "names"))
 
 

@@ -2,83 +2,46 @@
 
 import json
 import os
+import select
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from batches import first_batch
 from conftest import train_on_one_device
-from PIL import Image
+from image_files import pixels
+from ml_collections import ConfigDict
+from recipes import tiny
+from toys import leaves_equal, newest_state, toy_batches, toy_stage
+from waiting import LIMIT
 
-from arbiscale_jax import data, storage
-from arbiscale_jax.config import get_base_config
+import arbiscale_jax as aj
+from arbiscale_jax import data
+from arbiscale_jax.artifacts import storage
+from arbiscale_jax.artifacts.weights import load_weights, save_weights
 from arbiscale_jax.errors import UserError
-from arbiscale_jax.training import checkpoint, loop, mesh, reporting, stage, start, train
-from arbiscale_jax.training import first_stage as first_stage_module
-from arbiscale_jax.training.latent import spread_times
-from arbiscale_jax.training.optimizer import make_optimizer
+from arbiscale_jax.runtime import mesh
+from arbiscale_jax.training import checkpoint, clock, due, history, loop, reporting, stages, start, train
+from arbiscale_jax.training.clock import Clock
+from arbiscale_jax.training.optimizer import Optimizer, learning_rate, make_optimizer
+from arbiscale_jax.training.stages import build_stage, stage
+from arbiscale_jax.training.stages import reconstruction as first_stage_module
+from arbiscale_jax.training.stages.latent import spread_times
 from arbiscale_jax.training.state import create_state, update_ema
 from arbiscale_jax.training.step import make_train_step, stream
-from arbiscale_jax.weights import load_weights, save_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def leaves_equal(a, b):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)))
-
-
 # --- the loop, on a linear model with noise in its loss ---
-
-
-def toy_stage(config):
-    def init(key, batch):
-        return {"unet": {"w": jax.random.normal(key, (3,))}, "first_stage": {"encoder": {"b": jnp.ones(3)}}}
-
-    def loss_fn(params, frozen, batch, key):
-        noise = jax.random.normal(key, batch["image"].shape)
-        y = batch["image"] * params["unet"]["w"][None] + frozen["first_stage"]["encoder"]["b"][None] + 0.1 * noise
-        return jnp.mean((y - 2 * batch["image"]) ** 2), {"noise": jnp.mean(noise)}
-
-    def eval_fn(params, frozen, batch, key):
-        return {"loss": loss_fn(params, frozen, batch, key)[0]}, jnp.zeros((len(batch["image"]), 2, 4, 4, 3))
-
-    return stage.Stage(init, ("unet",), loss_fn, eval_fn)
-
-
-def toy_batches(cfg, seed, batch_size, start_step=0, rows=None):
-    for k in range(start_step, 10_000):
-        yield {"image": np.random.default_rng((seed, k)).normal(size=(batch_size, 3)).astype(np.float32)}
-
-
-@pytest.fixture
-def toy(monkeypatch):
-    """Returns toy(steps, **train fields) -> config; training runs on the toy stage and toy batches."""
-    monkeypatch.setitem(loop.STAGES, "first_stage", toy_stage)
-    monkeypatch.setattr(loop.data, "train_batches", toy_batches)
-    monkeypatch.setattr(loop.data, "val_batch", lambda cfg: {"image": np.ones((3, 3), np.float32)})
-
-    def config(steps, **fields):
-        config = get_base_config()
-        few = dict(steps=steps, batch_size=4, learning_rate=0.1, log_every=1, val_every=2, checkpoint_every=2)
-        config.train.update(few | fields)
-        return config.lock()
-
-    return config
-
-
-def newest_state(run_dir, config):
-    """Everything in a run's newest checkpoint."""
-    tx = make_optimizer(config.train.learning_rate)
-    like = create_state({"unet": {"w": jnp.zeros(3)}}, tx, config.train.ema_decay)
-    with checkpoint.open_manager(run_dir, config.train.keep) as manager:
-        return checkpoint.restore(manager, like)[0]
 
 
 def test_two_steps_and_two_resumed_ones_equal_four(toy, tmp_path):
@@ -93,12 +56,13 @@ def test_two_steps_and_two_resumed_ones_equal_four(toy, tmp_path):
 
 def test_training_time_adds_up_over_resumptions_and_ends_a_run(toy, tmp_path, capsys):
     train(toy(2), tmp_path)
-    before = checkpoint.read_elapsed(tmp_path)
+    before = checkpoint.read_spent(tmp_path).trained
     train(toy(3), tmp_path)
-    assert checkpoint.read_elapsed(tmp_path) > before > 0
+    assert checkpoint.read_spent(tmp_path).trained > before > 0
     last = train(toy(100, minutes=1e-6), tmp_path)
     assert last["step"] == storage.newest_step(tmp_path) == 3
-    assert "complete at step 3" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Ended by train.minutes=1e-06: 3 updates in" in said and "That is 3 % of train.steps=100" in said
     train(toy(100_000, minutes=1e-6, val_every=0), tmp_path / "short")
     assert storage.newest_step(tmp_path / "short") == 1
 
@@ -113,7 +77,7 @@ def test_metrics_samples_and_config_of_a_run(toy, tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["train"]["steps"] == 5
     assert storage.read_config(tmp_path)["stage"] == "first_stage"
     assert sorted(p.name for p in (tmp_path / "samples").iterdir()) == ["step_0000004.png", "step_0000005.png"]
-    assert Image.open(tmp_path / "samples/step_0000005.png").size == (8, 12)
+    assert pixels(tmp_path / "samples/step_0000005.png").shape[:2] == (12, 8)
     assert np.array_equal(load_weights(tmp_path / "frozen.safetensors")["first_stage"]["encoder"]["b"], np.ones(3))
 
 
@@ -130,7 +94,7 @@ def test_a_non_finite_loss_stops_the_run_and_is_not_saved(toy, tmp_path, monkeyp
         for k, batch in enumerate(toy_batches(cfg, seed, batch_size)):
             yield {"image": batch["image"] * np.float32(np.nan if k == 2 else 1)}
 
-    monkeypatch.setattr(loop.data, "train_batches", poisoned)
+    monkeypatch.setattr(data, "train_batches", poisoned)
     with pytest.raises(UserError, match="finite at step 3 .* last good checkpoint is step 2"):
         train(toy(10, log_every=5, checkpoint_every=2), tmp_path)
     assert storage.newest_step(tmp_path) == 2
@@ -144,7 +108,7 @@ def test_an_interrupt_ends_with_a_checkpoint(toy, tmp_path, monkeypatch):
                 signal.raise_signal(signal.SIGINT)
             yield batch
 
-    monkeypatch.setattr(loop.data, "train_batches", interrupting)
+    monkeypatch.setattr(data, "train_batches", interrupting)
     with pytest.raises(KeyboardInterrupt):
         train(toy(10, checkpoint_every=0, val_every=0), tmp_path)
     assert storage.newest_step(tmp_path) == 4
@@ -154,19 +118,19 @@ def test_an_interrupt_ends_with_a_checkpoint(toy, tmp_path, monkeypatch):
 
 def test_a_run_outlives_the_reader_of_its_output(toy, tmp_path):
     code = """
-import os, sys
+import pathlib, sys
 from arbiscale_jax.training import reporting
 with reporting.progress("run") as report:
     report.say("first")
     sys.stdin.readline()
     for _ in range(3):
         report.show(0.5, "nobody reads this")
-    open(sys.argv[1], "w").write("saved")
+    pathlib.Path(sys.argv[1]).write_text("saved")
 """
     path, env = tmp_path / "saved", os.environ | {"PYTHONPATH": str(ROOT)}
     pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
     with subprocess.Popen([sys.executable, "-c", code, path], **pipes) as process:
-        assert process.stdout.readline() == "first\n"
+        assert select.select([process.stdout], [], [], LIMIT)[0] and process.stdout.readline() == "first\n"
         process.stdout.close()
         process.stdin.write("\n")
         process.stdin.flush()
@@ -178,7 +142,7 @@ def test_no_ema_keeps_the_raw_weights(toy, tmp_path):
     train(toy(2, ema_decay=0.0), tmp_path)
     assert newest_state(tmp_path, toy(2, ema_decay=0.0)).ema == {}
     assert leaves_equal(storage.restore_params(tmp_path, ema=True), storage.restore_params(tmp_path, ema=False))
-    with pytest.raises(UserError, match="does not fit this config"):
+    with pytest.raises(UserError, match=r"started with train.ema_decay=0.0, and this call has 0.9999; resume it with"):
         train(toy(4), tmp_path)
 
 
@@ -198,15 +162,73 @@ def test_what_a_run_cannot_start_with(toy, tmp_path):
         train(config, tmp_path / "run")
 
 
-def test_another_model_cannot_resume_a_run(toy, tmp_path):
-    train(toy(1), tmp_path)
+@pytest.mark.parametrize(
+    "field, value, said",
+    [
+        ("model.unet.model_channels", 8, "model.unet.model_channels=160, and this call has 8"),
+        ("seed", 3, "seed=0, and this call has 3"),
+        ("data.flip", False, "data.flip=True, and this call has False"),
+        ("loss.kl_weight", 0.5, "loss.kl_weight=.*, and this call has 0.5"),
+        ("train.batch_size", 8, "train.batch_size=4, and this call has 8"),
+        ("stage", "diffusion", "stage='first_stage', and this call has 'diffusion'"),
+    ],
+)
+def test_a_run_is_resumed_with_its_own_configuration(field, value, said, toy, tmp_path):
+    history.record_start(tmp_path, toy(1).to_dict(), 0, {})
+    config = toy(1).copy_and_resolve_references()
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(UserError, match=f"was started with {said}; resume it with its own configuration"):
+        history.check_resumable(tmp_path, config.to_dict())
+
+
+def test_every_start_is_recorded_with_what_it_changed(toy, tmp_path, capsys):
+    free = {"train.steps": 3, "train.minutes": 9.0, "train.log_every": 2, "data.workers": 5, "train.learning_rate": 0.2}
+    train(toy(2), tmp_path)
     config = toy(2).copy_and_resolve_references()
-    config.model.unet.model_channels = 8
-    with pytest.raises(UserError, match="another model.unet.model_channels"):
-        train(config, tmp_path)
-    config = toy(2).copy_and_resolve_references()
-    config.model.sampling.steps = 7  # a default of sampling, free to change
+    config.update_from_flattened_dict(free | {"model.sampling.steps": 7})
     train(config, tmp_path)
+    first, second = history.read_starts(tmp_path)
+    assert (first["step"], second["step"]) == (0, 2) and first["config"] == json.loads(json.dumps(toy(2).to_dict()))
+    assert second["changed"]["train.steps"] == [2, 3] and second["changed"].keys() == {*free, "model.sampling.steps"}
+    assert storage.read_config(tmp_path)["train"]["steps"] == 3
+    assert "train.learning_rate is now 0.2; it was 0.1." in capsys.readouterr().out
+
+
+def test_a_run_of_an_older_version_keeps_the_configuration_that_it_began_with(toy, tmp_path):
+    old = toy(1).to_dict()
+    del old["loss"]["disc_net"], old["data"]["synthesis"]  # fields that it did not know
+    (tmp_path / storage.CONFIG).write_text(json.dumps(old))
+    changed = history.check_resumable(tmp_path, toy(2).to_dict())
+    assert set(changed) == {"train.steps"}
+    history.record_start(tmp_path, toy(2).to_dict(), 1, changed)
+    assert history.read_starts(tmp_path)[0] == {"step": 0, "config": json.loads(json.dumps(old))}
+
+
+def test_what_is_due_after_a_step():
+    cfg = ConfigDict({"steps": 10, "minutes": 2.0, "log_every": 2, "val_every": 4, "checkpoint_every": 0})
+    assert due.what_is_due(cfg, 3, 0.3, False) == (False, False, False, False)
+    assert due.what_is_due(cfg, 4, 0.4, False) == (True, True, False, False)
+    assert due.what_is_due(cfg, 10, 1.0, False) == (True, True, True, True)
+    assert due.what_is_due(cfg, 4, 0.4, True) == (True, False, True, True)  # a signal: no time for a validation
+    assert due.what_is_due(cfg, 5, 1.0, True) == (True, True, True, True)
+    assert due.share_done(cfg, 3, 0.0) == 0.3 and due.share_done(cfg, 3, 60.0) == 0.5
+    assert due.describe_step(cfg, 3, 60.0, {"steps_per_s": 1.5, "loss": 0.25}) == (
+        "1 of 2 min, step 3  1.50 steps/s  loss 0.25"
+    )
+    assert due.describe_step(cfg, 6, 60.0, {"steps_per_s": 1.5}).startswith("step 6 of 10  ")
+    assert due.describe_end(cfg, 10, 60.0, 30.0).startswith("Complete: 10 updates in 1 min of training, besides")
+    assert "That is 30 % of train.steps=10; the same command with more" in due.describe_end(cfg, 3, 120.0, 0.0)
+
+
+def test_compilation_takes_nothing_of_the_training_time(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(clock, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    timer = clock.Clock(clock.Spent(5.0, 2.0))
+    now[0] += 3
+    with timer.compiling():
+        now[0] += 40
+    now[0] += 1
+    assert (timer.trained, timer.compiled) == (9.0, 42.0)
 
 
 def test_the_newest_and_the_best_checkpoints_are_kept(tmp_path):
@@ -216,7 +238,7 @@ def test_the_newest_and_the_best_checkpoints_are_kept(tmp_path):
     for steps in ((1, 2, 3, 4), (5, 6)):  # the best is known again after reopening
         with checkpoint.open_manager(tmp_path, keep=2) as manager:
             for step in steps:
-                checkpoint.save(manager, state.replace(step=step), 0.0, losses[step])
+                checkpoint.save(manager, state.replace(step=step), Clock(), losses[step])
                 manager.wait_until_finished()
     assert sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir()) == [2, 5, 6]
     assert storage.newest_step(tmp_path) == 6
@@ -256,14 +278,14 @@ def test_two_devices_compute_what_one_does():
         m = mesh.make_mesh(devices)
         params, frozen = (mesh.replicate(x, m) for x in start.split(weights, toy.trained))
         state = mesh.replicate(create_state(params, tx, 0.9), m)
-        step = make_train_step(toy.loss_fn, tx, stream(0, "train"), 0.9, mesh.replicated(m))
-        for _, batch in zip(range(3), toy_batches(None, 0, 4)):
+        step = make_train_step(toy, Optimizer(tx, 0.9), stream(0, "train"), sharding=mesh.replicated(m))
+        for _, batch in zip(range(3), toy_batches(None, 0, 4), strict=False):
             batch = mesh.shard_batch(batch, m)
             assert len(batch["image"].sharding.device_set) == len(devices)
             state, metrics = step(state, frozen, batch)
         assert state.params["unet"]["w"].sharding.is_fully_replicated
         results.append(jax.device_get((state.params, state.ema, metrics)))
-    for one, two in zip(*map(jax.tree.leaves, results)):
+    for one, two in zip(*map(jax.tree.leaves, results), strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6)
 
 
@@ -305,43 +327,14 @@ def test_split_and_merge_are_inverse():
 
 
 @pytest.mark.parametrize(
-    "given, message",
-    [
-        ({"unet": {"w": np.zeros(2), "b": np.zeros(1)}}, r"Weight unet/w is \(2,\) where this config needs \(3,\)"),
-        ({"unet": {"w": np.zeros(3)}}, "lacks the weight unet/b"),
-        ({"unet": {"w": np.zeros(3), "b": np.zeros(1), "c": np.zeros(1)}}, "have no weight unet/c"),
-    ],
-)
-def test_given_weights_are_checked_strictly(given, message):
-    with pytest.raises(UserError, match=message):
-        start.check_fit(given, {"unet": {"w": np.zeros(3), "b": np.zeros(1)}})
-
-
-def tiny(stage_name, **fields):
-    """A config of any stage at toy size: SR from 4 to 16 pixels."""
-    c = get_base_config()
-    c.stage = stage_name
-    c.model.first_stage.update(ch=8, ch_mult=(1, 2), num_res_blocks=1, num_groups=4, z_channels=2, double_z=True)
-    c.model.first_stage.mid_attention = False
-    c.model.liif.hidden = (16, 16)
-    c.model.unet.update(model_channels=8, channel_mult=(1, 2), num_res_blocks=1, attention_rates=(), num_groups=4)
-    c.model.unet.num_head_channels = 8
-    c.model.condition.enabled = True
-    c.data.update(image_size=16, lr_size=4, target_min=8, target_max=16, target_patch=8, val_num=2)
-    c.train.update(steps=3, batch_size=4, log_every=2, val_every=0, checkpoint_every=100, learning_rate=1e-3)
-    c.update_from_flattened_dict(fields)
-    return c.lock()
-
-
-@pytest.mark.parametrize(
     "config, workdir, message",
     [
         (
             tiny("diffusion"),
             "x_diffusion",
-            "none in .*x_first_stage; make it with .*configs/x_first_stage.py",
+            "none in .*x_first_stage; train it there or set --config.first_stage=DIR",
         ),
-        (tiny("align"), "x_align", "none in .*x_diffusion; make it with .*configs/x_diffusion.py"),
+        (tiny("align"), "x_align", "none in .*x_diffusion; train it there or set --config.init_from=DIR"),
         (tiny("diffusion"), "other", "does not end in _diffusion.*config.first_stage"),
         (tiny("align"), "other", "does not end in _align.*config.init_from"),
         (tiny("diffusion", first_stage="nowhere"), "x_diffusion", "nowhere is neither a training run"),
@@ -358,7 +351,7 @@ def test_a_missing_predecessor_is_named(config, workdir, message, tmp_path):
 
 
 def test_a_missing_predecessor_is_told_before_anything_starts(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "_batches", pytest.fail)
+    monkeypatch.setattr(loop, "train_batches", pytest.fail)
     monkeypatch.setattr(loop.checkpoint, "open_manager", pytest.fail)
     with pytest.raises(UserError, match="none in .*x_diffusion"):
         train(tiny("align"), tmp_path / "x_align")
@@ -370,16 +363,24 @@ def test_a_missing_predecessor_is_told_before_anything_starts(tmp_path, monkeypa
     [
         ({"loss.align_mode": "backwards"}, "align_mode is one of random_t, reverse_ddim, sampling, got 'backwards'"),
         ({"data.lr_size": 5}, "lr_size=5 times model.condition.upsampling=4.0 must be data.image_size=16"),
-        ({"data.image_size": 17}, "image_size=17 must be a multiple of 2"),
+        ({"data.image_size": 17, "model.first_stage.ch_mult": (1, 2)}, "image_size=17 must be a multiple of 2"),
         ({"dtype": "float8"}, "dtype is one of float32, bfloat16"),
     ],
 )
 def test_what_a_stage_cannot_be_built_from(fields, message):
     with pytest.raises(UserError, match=message):
-        loop.build_stage(tiny("align", **fields))
+        build_stage(tiny("align", **fields))
 
 
 # --- every real stage, chained ---
+
+
+REVERSE = {"loss.align_mode": "reverse_ddim", "loss.align_steps": 2, "loss.align_t0": 600}
+
+
+def plain_optimizer(cfg):
+    """SGD, whose updates compile faster than Adam's."""
+    return Optimizer(optax.sgd(cfg.learning_rate), cfg.ema_decay, learning_rate(cfg))
 
 
 @pytest.fixture(scope="module")
@@ -388,15 +389,17 @@ def chain(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         train_on_one_device(patch)
-        return folder, {name: train(tiny(name), folder / f"x_{name}") for name in loop.STAGES}
+        patch.setattr(loop, "optimizer_from_config", plain_optimizer)
+        fields = {name: REVERSE if name == "align" else {} for name in stages.STAGES}
+        return folder, {name: train(tiny(name, **fields[name]), folder / f"x_{name}") for name in stages.STAGES}
 
 
 def test_every_stage_trains_and_validates(chain):
     folder, last = chain
     for name, record in last.items():
         assert record["step"] == 3 and all(np.isfinite(v) for v in record.values()), name
-    assert Image.open(folder / "x_first_stage/samples/step_0000003.png").size == (2 * 16, 2 * 16)
-    assert Image.open(folder / "x_align/samples/step_0000003.png").size == (3 * 16, 2 * 16)
+    assert pixels(folder / "x_first_stage/samples/step_0000003.png").shape[:2] == (2 * 16, 2 * 16)
+    assert pixels(folder / "x_align/samples/step_0000003.png").shape[:2] == (2 * 16, 3 * 16)
     assert {"val/psnr", "val/recon", "val/dm"} < set(last["align"])
 
 
@@ -415,8 +418,8 @@ def test_stages_chain_by_their_averaged_weights_and_leave_frozen_ones_alone(chai
 
 def test_the_scale_factor_is_one_over_the_std_of_the_first_latents(chain):
     config, frozen = tiny("diffusion"), storage.read_frozen(chain[0] / "x_diffusion")
-    batch = next(data.train_batches(config.data, config.seed, config.train.batch_size))
-    net = loop.build_stage(config)
+    batch = first_batch(config.data, config.seed, config.train.batch_size)
+    net = build_stage(config)
     scale = net.scale_factor({"first_stage": frozen["first_stage"]}, batch, stream(config.seed, "params"))
     np.testing.assert_allclose(frozen["scale_factor"], scale, rtol=1e-4)
 
@@ -427,9 +430,33 @@ def test_a_predecessor_of_another_architecture_is_refused(chain):
         start.given_weights(config.to_dict(), chain[0] / "x_align", print)
 
 
+def test_a_run_has_the_umasks_modes_and_opens_with_its_own_config_alone(chain, tmp_path):
+    mask = os.umask(0)
+    os.umask(mask)
+    for path in chain[0].rglob("*"):
+        assert path.stat().st_mode & 0o777 == (0o777 if path.is_dir() else 0o666) & ~mask, path
+    shutil.copytree(chain[0] / "x_first_stage", tmp_path / "run")
+    config = storage.read_config(tmp_path / "run")
+    config["model"]["liif"]["hidden"] = [16, 24]
+    history.record_start(tmp_path / "run", config, 0, {})
+    match = (
+        r"Weight first_stage/liif/bias_1 of the newest checkpoint of .*run is \(16,\) where .*config.json needs \(24,\)"
+    )
+    for call in (aj.load, lambda run: aj.export(run, tmp_path / "out")):
+        with pytest.raises(UserError, match=match):
+            call(tmp_path / "run")
+    assert not (tmp_path / "out").exists()
+    del config["model"]["liif"]
+    history.record_start(tmp_path / "run", config, 0, {})
+    with pytest.raises(UserError, match="lacks the field model.liif, an object of fields"):
+        start.check_fields(tmp_path / "run", config, ("unet",))
+    with pytest.raises(UserError, match="lacks the field model.liif, an object of fields"):
+        history.check_resumable(tmp_path / "run", tiny("first_stage").to_dict())
+
+
 def test_init_from_takes_an_exported_folder_with_its_own_first_stage(chain, tmp_path):
     run = chain[0] / "x_diffusion"
-    checkpoint.write_config(tmp_path, storage.read_config(run))
+    history.record_start(tmp_path, storage.read_config(run), 0, {})
     save_weights(tmp_path / storage.WEIGHTS, storage.read_weights(run))
     given = start.given_weights(tiny("diffusion", init_from=str(tmp_path)).to_dict(), tmp_path / "new", print)
     assert set(given) == {"unet", "first_stage", "scale_factor"}
@@ -441,8 +468,8 @@ def test_a_frozen_encoder_is_given_and_not_trained(chain):
     given = start.given_weights(config.to_dict(), chain[0] / "y_first_stage", print)
     assert set(given["first_stage"]) == {"encoder"}
     whole = storage.read_weights(chain[0] / "x_first_stage")
-    net = loop.build_stage(config)
-    batch = next(data.train_batches(config.data, 0, 2))
+    net = build_stage(config)
+    batch = first_batch(config.data, 0, 2)
     params, frozen = start.start_weights(net, whole, jax.random.key(0), batch)
     assert set(params["first_stage"]) == {"decoder", "liif"} and set(frozen["first_stage"]) == {"encoder"}
     shapes = jax.eval_shape(net.loss_fn, params, frozen, batch, jax.random.key(0))
@@ -451,12 +478,13 @@ def test_a_frozen_encoder_is_given_and_not_trained(chain):
 
 def test_the_diffusion_loss_overfits_one_batch(chain):
     config = tiny("diffusion")
-    net, tree = loop.build_stage(config), storage.read_weights(chain[0] / "x_diffusion")
-    batch = next(data.train_batches(config.data, 0, 2))
+    net, tree = build_stage(config), storage.read_weights(chain[0] / "x_diffusion")
+    batch = first_batch(config.data, 0, 2)
     params, frozen = start.split(tree, net.trained)
     fixed = jax.random.key(3)  # t, eps and the posterior sample
     tx = make_optimizer(5e-3, grad_clip=1.0)
-    step = make_train_step(lambda p, f, b, key: net.loss_fn(p, f, b, fixed), tx, fixed, 0.0)
+    same = net._replace(loss_fn=lambda p, f, b, key: net.loss_fn(p, f, b, fixed))
+    step = make_train_step(same, Optimizer(tx), fixed)
     state = create_state(jax.tree.map(jnp.asarray, params), tx, 0.0)
     losses = []
     for _ in range(300):
@@ -467,9 +495,12 @@ def test_the_diffusion_loss_overfits_one_batch(chain):
 
 def test_a_condition_that_is_off_may_differ_in_its_details(tmp_path):
     def check(enabled):
-        pair = [{"condition": {"enabled": enabled, "interpolation": kind}} for kind in ("nearest", "bilinear")]
-        (tmp_path / "config.json").write_text(json.dumps({"model": pair[0]}))
-        start.check_fields(tmp_path, {"model": pair[1]}, ("condition",))
+        theirs, ours = (
+            tiny("align", **{"model.condition.enabled": enabled, "model.condition.interpolation": kind}).to_dict()
+            for kind in ("nearest", "bilinear")
+        )
+        history.record_start(tmp_path, theirs, 0, {})
+        start.check_fields(tmp_path, ours, ("condition",))
 
     check(False)
     with pytest.raises(UserError, match="another model.condition.interpolation"):

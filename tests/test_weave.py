@@ -81,5 +81,5 @@ def test_spectra_keep_their_keys_apart():
 
 def test_a_truth_without_a_tile_is_refused():
     super_resolution.check_size("a", 4, (32, 99), None, ["weave"])
-    with pytest.raises(UserError, match="a at scale 4 has a truth of 99 x 31 pixels, too few for weave .* 32 a side"):
+    with pytest.raises(UserError, match="a at scale 4 has a truth of 99 x 31 pixels, too few for weave .* 32 per side"):
         super_resolution.check_size("a", 4, (99, 31), None, ["weave"])

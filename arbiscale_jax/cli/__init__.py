@@ -1,1 +1,1 @@
-"""The command line: flags, files and messages around training and inference."""
+"""Contains the command line: flags, files and messages around training and inference."""

@@ -1,4 +1,4 @@
-"""The --config flag: an ml_collections configuration by path or by bare name, any field of it overridable."""
+"""Reads the flag --config, a configuration by path or by bare name, and the flags that override its fields."""
 
 import importlib.util
 import re
@@ -13,11 +13,11 @@ from arbiscale_jax.cli import program
 from arbiscale_jax.errors import UserError
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-_FOLDERS = (Path("configs"), _PACKAGE / "configs", _PACKAGE.parent / "configs")  # cwd; a wheel's; a clone's
+_FOLDERS = (Path("configs"), _PACKAGE / "configs", _PACKAGE.parent / "configs")  # here, in a wheel, in a clone
 
 
 def split(argv: Sequence[str]) -> tuple[str | None, list[str]]:
-    """Returns the value of --config (the last one, or None) and argv without it."""
+    """Returns the value of --config (the last one, or None) and the arguments without it."""
     config, rest, args = None, [], iter(argv)
     for arg in args:
         if re.fullmatch(r"--?config", arg):
@@ -34,13 +34,19 @@ def known() -> list[str]:
     return sorted({path.stem for folder in _FOLDERS for path in folder.glob("*.py") if not path.stem.startswith("_")})
 
 
-def find(name: str) -> Path:
-    """Returns the file of a configuration given by path, or by bare name: in ./configs, the wheel or the clone.
+def missing() -> UserError:
+    """Returns the error for a command line without --config."""
+    return UserError(f"Give --config, a file or one of {', '.join(known())}.")
 
-    Raises: UserError if there is none.
+
+def find(name: str) -> Path:
+    """Returns the file of a configuration, given by its path or by a bare name in ./configs, the wheel or the clone.
+
+    Raises:
+      UserError: if there is none.
     """
     if not name:
-        raise UserError(f"Give --config, a file or one of {', '.join(known())}.")
+        raise missing()
     path = Path(name)
     if path.is_file():
         return path
@@ -55,14 +61,21 @@ def find(name: str) -> Path:
 
 
 def load(name: str) -> ml_collections.ConfigDict:
-    """Returns get_config() of the file `name` (see find); 'file.py:text' passes text to it.
+    """Returns the result of get_config() of a configuration file, locked.
 
-    Raises: UserError if there is no such file or no get_config in it; what the file itself raises passes through.
+    Args:
+      name: a path or bare name as for `find`; 'file.py:text' passes the text to get_config.
+
+    Returns:
+      The configuration.
+
+    Raises:
+      UserError: if there is no such file, or no get_config in it. What the file itself raises passes through.
     """
     name, *argument = name.split(":", 1)
     path = find(name)
     spec = importlib.util.spec_from_file_location(f"arbiscale_config_{path.stem}", path)
-    if spec is None:
+    if spec is None or spec.loader is None:
         raise UserError(f"--config={name} is not a Python file; give a .py file with a function get_config.")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -75,9 +88,10 @@ def load(name: str) -> ml_collections.ConfigDict:
 
 
 def define(config: ml_collections.ConfigDict, argv: Sequence[str], flag_values: flags.FlagValues) -> None:
-    """Defines --config.FIELD for each override in argv; parsing flag_values then sets the fields of `config`.
+    """Defines the flag --config.FIELD for each override in argv; parsing flag_values then sets the fields of `config`.
 
-    Raises: UserError for an unknown field.
+    Raises:
+      UserError: if a field is unknown.
     """
     names = fields(config)
     for arg in argv:
@@ -88,7 +102,7 @@ def define(config: ml_collections.ConfigDict, argv: Sequence[str], flag_values: 
 
 
 def fields(config: ml_collections.ConfigDict, prefix: str = "") -> dict[str, object]:
-    """Returns every field's dotted name with its value."""
+    """Returns the dotted name and the value of every field."""
     flat = {}
     for key, value in config.items():
         is_section = isinstance(value, ml_collections.ConfigDict)
@@ -101,6 +115,6 @@ def _unknown_field(name: str, names: list[str]) -> str:
     if section:
         return f"--config.{name} is a section, not a field; set its fields one by one: {', '.join(section)}."
     leaf = name.rsplit(".", 1)[-1]
-    near = [n for n in names if n.rsplit(".", 1)[-1] == leaf]  # the right name in the wrong section
+    near = [n for n in names if n.rsplit(".", 1)[-1] == leaf]  # fields of that name in other sections
     hint = f" (did you mean {' or '.join(near)}?)" if near else program.closest(name, names)
     return f"There is no configuration field --config.{name}{hint}; --help --config=FILE lists all fields."

@@ -8,35 +8,36 @@ from arbiscale_jax.cli import program
 from arbiscale_jax.errors import UserError
 
 USAGE = """
-Convert a PyTorch checkpoint (the reference implementation's or a CompVis latent-diffusion model's; .ckpt, .pt or
-.safetensors) into an exported model, or a model into the reference's state dict.
+Convert a PyTorch checkpoint (of the reference implementation or of a CompVis latent-diffusion model; .ckpt, .pt or
+.safetensors) into an exported model, or a model into a state dict of the reference implementation.
 
 Usage:
-  {prog} --ckpt FILE --arch NAME_OR_JSON --output DIR [--ema]
+  {prog} --ckpt FILE --arch NAME_OR_JSON --output DIR [--ema] [--overwrite]
   {prog} --model DIR --to-torch FILE
 
-An exported model with all its parts serves --model of sampling, and --config.init_from of training. A CompVis
-auto-encoder gives an encoder alone, for --config.first_stage with --config.loss.freeze_encoder; a CompVis U-Net is a
-start for --config.init_from.
+A whole exported model can be given to --model when sampling and to --config.init_from when training. A CompVis
+auto-encoder gives only an encoder, for --config.first_stage with --config.loss.freeze_encoder. A CompVis U-Net can be
+given to --config.init_from.
 """
 
 
 def main(argv: list[str], prog: str = "python -m arbiscale_jax.interop") -> None:
-    """Runs the command with argv (without the program's name)."""
+    """Runs the command with the arguments argv, without the program's name."""
     f = flags.FlagValues()
     flags.DEFINE_string("ckpt", None, "The PyTorch or .safetensors file to read.", flag_values=f)
     flags.DEFINE_string("arch", None, "Its architecture: a JSON file, or a published experiment's name.", flag_values=f)
-    flags.DEFINE_string("model", None, "Instead: a bundled model's name, a run or an exported model.", flag_values=f)
+    flags.DEFINE_string("model", None, "Or instead: a bundled model's name, a run or an exported model.", flag_values=f)
     flags.DEFINE_string("output", None, "The folder of the exported model to write.", flag_values=f)
     flags.DEFINE_string("to-torch", None, "The state dict to write: .ckpt, .pt, .pth or .safetensors.", flag_values=f)
     flags.DEFINE_bool("ema", False, "Read the U-Net's averaged weights instead of the raw ones.", flag_values=f)
+    flags.DEFINE_bool("overwrite", False, "Replace the exported model that --output holds.", flag_values=f)
     if program.wants_help(argv):
-        from arbiscale_jax.interop.published import published
+        from arbiscale_jax.experiments.published import published
 
         program.print_help(USAGE.format(prog=prog), f, f"Names for --arch: {', '.join(published())}.")
         return
     program.parse(f, argv)
-    opts = {name: f[name].value for name in f}
+    opts = program.values(f)
     program.one_of_a_kind(f, "ckpt", "model")
     if not (opts["ckpt"] or opts["model"]):
         raise UserError("Give --ckpt, a PyTorch file to read, or --model, a model to write as one.")
@@ -44,18 +45,19 @@ def main(argv: list[str], prog: str = "python -m arbiscale_jax.interop") -> None
         raise UserError("Give --output, the folder of the exported model, or --to-torch, the PyTorch file to write.")
     if opts["ckpt"] and not opts["arch"]:
         raise UserError("Give --arch, a JSON file with the checkpoint's architecture or a published experiment's name.")
-    if opts["model"] and (opts["arch"] or opts["ema"] or opts["output"]):
-        raise UserError("--arch, --ema and --output belong to --ckpt; with --model give --to-torch alone.")
+    if opts["model"] and (opts["arch"] or opts["ema"] or opts["output"] or opts["overwrite"]):
+        raise UserError("--arch, --ema, --output and --overwrite belong to --ckpt; with --model give --to-torch alone.")
     if opts["to-torch"]:
-        from arbiscale_jax.interop.files import check_suffix
+        from arbiscale_jax.interop.checkpoint_files import check_suffix
 
         check_suffix(Path(opts["to-torch"]))
 
     program.start_jax()
     if opts["ckpt"]:
-        from arbiscale_jax.interop.convert import checkpoint_to_folder
+        from arbiscale_jax.interop.conversion import checkpoint_to_folder
 
-        model = checkpoint_to_folder(opts["ckpt"], opts["arch"], opts["output"], ema=opts["ema"], say=print)
+        switches = {name: opts[name] for name in ("ema", "overwrite")}
+        model = checkpoint_to_folder(opts["ckpt"], opts["arch"], opts["output"], **switches, say=print)
     else:
         import arbiscale_jax as aj
 

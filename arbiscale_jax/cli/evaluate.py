@@ -16,10 +16,10 @@ Usage:
   {prog} --task upscale  --model runs/faces_align --data DIR --protocol fixed_lr --lr-size 16 --scales 5.3,7,10,12
   {prog} --task generate --model emoji --data DIR --sizes 128,160,192 --num 5000
 
---model: bundled models' names, folders of runs or exported models, and for upscaling nearest, bilinear, bicubic and
-lanczos (Pillow's), between commas; the first is what the others are compared with, image by image. Results go to
---output: results.json (with every setting), results.csv, summary.csv and summary.md, pictures, and for generation
-features/, from which an interrupted run goes on.
+--model takes names of bundled models, folders of runs or exported models, and for upscaling also Pillow's nearest,
+bilinear, bicubic and lanczos, separated by commas; the others are compared with the first one, image by image. Results
+are written to --output: results.json (with every setting), results.csv, summary.csv, summary.md, pictures, and for
+generation features/, from which an interrupted run continues.
 """
 _OF_TASK = {
     "upscale": (
@@ -32,13 +32,13 @@ TASKS = tuple(_OF_TASK)
 
 
 def main(argv: list[str], prog: str = "arbiscale eval") -> None:
-    """Runs the command with argv (without the program's name)."""
+    """Runs the command with the arguments argv, without the program's name."""
     flag_values = _define_flags()
     if program.wants_help(argv):
         program.print_help(USAGE.format(prog=prog), flag_values, _metrics_help())
         return
     program.parse(flag_values, argv)
-    opts = {name: flag_values[name].value for name in flag_values}
+    opts = program.values(flag_values)
     task = opts["task"]
     if not task:
         raise UserError("Give --task, upscale or generate.")
@@ -67,7 +67,7 @@ def main(argv: list[str], prog: str = "arbiscale eval") -> None:
 
 
 def _metrics(text: str | None, task: str) -> list[str]:
-    """Raises: UserError for a metric that the task has not."""
+    """Returns the metrics to compute, and raises UserError for one that the task does not have."""
     known = names.METRICS[task]
     found = _parts(text or names.DEFAULT[task])
     for name in found:
@@ -79,35 +79,38 @@ def _metrics(text: str | None, task: str) -> list[str]:
 
 def _define_flags() -> flags.FlagValues:
     f = flags.FlagValues()
-    flags.DEFINE_enum("task", None, TASKS, "What to measure.", flag_values=f)
-    flags.DEFINE_string("model", None, "What to measure, between commas; see above.", flag_values=f)
-    help_ = "Images to measure with: a folder (searched recursively), or the name of a data source: embedded."
+    flags.DEFINE_enum("task", None, TASKS, "The task to measure.", flag_values=f)
+    flags.DEFINE_string("model", None, "The models to measure, separated by commas; see above.", flag_values=f)
+    help_ = "Images to measure with: a folder, which is searched recursively, or a data source such as embedded."
     flags.DEFINE_string("data", None, help_, flag_values=f)
-    flags.DEFINE_enum("split", "all", ["all", "train", "val"], "Which images of --data.", flag_values=f)
-    flags.DEFINE_string("metrics", None, "What to compute, between commas; see below.", flag_values=f)
-    flags.DEFINE_string("output", "out/eval", "Folder for the results.", flag_values=f)
+    flags.DEFINE_enum("split", "all", ["all", "train", "val"], "Which images of --data to use.", flag_values=f)
+    flags.DEFINE_string("metrics", None, "The metrics to compute, separated by commas; see below.", flag_values=f)
+    flags.DEFINE_string("output", "out/eval", "The folder for the results.", flag_values=f)
     sampling.define(f, upscaling=True)
 
-    flags.DEFINE_string("scales", "2,4,8", "Upscale: factors between commas.", flag_values=f)
-    help_ = "Upscale: fixed_hr, LR is the image over the scale; fixed_lr, LR is --lr-size, the image is resized."
+    flags.DEFINE_string("scales", "2,4,8", "Upscale: factors, separated by commas.", flag_values=f)
+    help_ = (
+        "Upscale: in fixed_hr the LR image is the image reduced by the scale; in fixed_lr it has the side --lr-size, "
+        "and the truth is the image's central square resized to the scale times that."
+    )
     flags.DEFINE_enum("protocol", "fixed_hr", ["fixed_hr", "fixed_lr"], help_, flag_values=f)
-    flags.DEFINE_integer("lr-size", 48, "Upscale: side of the LR image in fixed_lr.", lower_bound=2, flag_values=f)
-    help_ = "Upscale: pixels off each side that PSNR and SSIM leave out; default: the scale, rounded up."
+    flags.DEFINE_integer("lr-size", 48, "Upscale: the side of the LR image in fixed_lr.", lower_bound=2, flag_values=f)
+    help_ = "Upscale: pixels at each side that PSNR and SSIM leave out; default: the scale, rounded up."
     flags.DEFINE_integer("border", None, help_, lower_bound=0, flag_values=f)
-    flags.DEFINE_integer("max-images", None, "Upscale: only the first so many images.", lower_bound=1, flag_values=f)
+    flags.DEFINE_integer("max-images", None, "Upscale: largest number of images to use.", lower_bound=1, flag_values=f)
     flags.DEFINE_integer("max-side", None, "Upscale: cut larger images to this side.", lower_bound=16, flag_values=f)
-    flags.DEFINE_integer("samples", 1, "Upscale: answers an input.", lower_bound=1, flag_values=f)
-    flags.DEFINE_integer("sheet", 4, "Upscale: images on the contact sheets.", lower_bound=0, flag_values=f)
+    flags.DEFINE_integer("samples", 1, "Upscale: number of answers per input.", lower_bound=1, flag_values=f)
+    flags.DEFINE_integer("sheet", 4, "Upscale: number of images on a contact sheet.", lower_bound=0, flag_values=f)
 
-    help_ = "Generate: sizes between commas, HEIGHTxWIDTH or one side of a square; default: the first model's."
+    help_ = "Generate: sizes, HEIGHTxWIDTH or the side of a square, separated by commas; default: the first model's."
     flags.DEFINE_string("sizes", None, help_, flag_values=f)
-    help_ = "Generate: number of images, at most that of the real ones, which is the default."
+    help_ = "Generate: number of images, by default and at most the number of real images."
     flags.DEFINE_integer("num", None, help_, lower_bound=2, flag_values=f)
-    help_ = "Generate: network of the distances: vgg (FD-VGG, KD-VGG; offline) or inception (FID, KID)."
+    help_ = "Generate: the network for distances, vgg (FD-VGG, KD-VGG; no download) or inception (FID, KID)."
     flags.DEFINE_enum("features", "vgg", ["vgg", "inception"], help_, flag_values=f)
-    help_ = "Generate: file with FID's Inception weights, .pth or .safetensors; default: downloaded once."
+    help_ = "Generate: a file with FID's Inception weights, .pth or .safetensors; by default they are downloaded once."
     flags.DEFINE_string("inception-weights", "", help_, flag_values=f)
-    flags.DEFINE_integer("batch-size", 16, "Generate: images at once, on all devices.", lower_bound=1, flag_values=f)
+    flags.DEFINE_integer("batch-size", 16, "Generate: images at a time, on all devices.", lower_bound=1, flag_values=f)
     return f
 
 

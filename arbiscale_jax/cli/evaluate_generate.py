@@ -1,4 +1,4 @@
-"""The task generate of `arbiscale eval`."""
+"""Runs the task generate of `arbiscale eval`."""
 
 from pathlib import Path
 
@@ -10,9 +10,9 @@ from arbiscale_jax.cli.sample import progress
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.evaluation import features, generation, pictures, protocols, report, speed
 from arbiscale_jax.evaluation.distortion import SSIM_WINDOW
-from arbiscale_jax.training.mesh import make_mesh
+from arbiscale_jax.runtime.mesh import make_mesh
 
-GRID_IMAGES = 6  # rows of the grid over sizes
+GRID_IMAGES = 6  # number of rows in the grid over sizes
 _OF_REAL = {"fd", "kd", "precision", "recall"}  # metrics that need real images
 
 
@@ -29,27 +29,30 @@ def main(opts: dict) -> None:
     mesh = make_mesh()
     batch_size = -(-opts["batch-size"] // mesh.size) * mesh.size
     extractor, real, num = None, [], opts["num"] or generation.SELF_SSIM_IMAGES
-    shared = dict(sizes=shape, batch_size=batch_size, folder=opts["output"] / "features")
-    if needs_real:
+
+    def job(advance) -> generation.Job:
+        return generation.Job(shape, extractor, batch_size, opts["output"] / "features", advance)
+
+    if needs_real and source is not None:
         extractor = features.make_extractor(opts["features"], mesh, opts["inception-weights"])
         stamp, asked = generation.source_stamp(source), min(opts["num"] or len(source), len(source))
         with progress(asked) as advance:
             advance(0, "real images")
-            real = generation.real_features(source, stamp, asked, extractor=extractor, advance=advance, **shared)
+            real = generation.real_features(source, stamp, asked, job(advance))
         num = min(asked, generation.count_rows(real, generation.size_name(shape[0])))
         if num < 2:
             raise UserError(f"--data={opts['data']} holds {num} images that can be read; distances need two at least.")
     options = dict(seed=opts["seed"], **sampling.given(opts))
 
-    rows, matrices, timings = [], {}, []
+    rows, matrices, timings, found = [], {}, [], []
     for label, model in models.items():
         spread = generation.spread(model, mesh)
         if real or with_self_ssim:
             with progress(num) as advance:
                 advance(0, f"{label}: generating")
-                wanted = dict(extractor=extractor, with_self_ssim=with_self_ssim, advance=advance)
-                found = generation.generated_features(spread, num, mesh=mesh, **wanted, **shared, **options)
-        if real:
+                wanted = dict(with_self_ssim=with_self_ssim, **options)
+                found = generation.generated_features(spread, num, job(advance), mesh, **wanted)
+        if extractor is not None:
             measured = generation.measure(real, found, num, shape, extractor, metrics)
             rows += [{"method": label, **row} for row in measured]
         if with_self_ssim:
@@ -64,7 +67,7 @@ def main(opts: dict) -> None:
 
 
 def _sizes(opts: dict, model) -> list[generation.Size]:
-    """Raises: UserError for sizes that cannot be measured."""
+    """Returns the sizes to measure, and raises UserError for sizes that cannot be measured."""
     side = model.config["sampling"]["size"]
     shape = sizes.parse_sizes(opts["sizes"], "--sizes") if opts["sizes"] else [(side, side)]
     for size in shape:
@@ -73,7 +76,7 @@ def _sizes(opts: dict, model) -> list[generation.Size]:
         raise UserError(f"--sizes={opts['sizes']} names a size twice; give each once.")
     if "selfssim" in opts["metrics"] and len(shape) > 1 and min(map(min, shape)) < SSIM_WINDOW:
         raise UserError(
-            f"--sizes={opts['sizes']}: SelfSSIM needs sizes of at least {SSIM_WINDOW} pixels a side; leave it out."
+            f"--sizes={opts['sizes']}: SelfSSIM needs sizes of at least {SSIM_WINDOW} pixels per side; leave it out."
         )
     if opts["metrics"] == ["selfssim"] and len(shape) < 2:
         raise UserError("SelfSSIM compares sizes; give --sizes=128,160,192 or others, two at least.")
@@ -84,12 +87,13 @@ def _write_tables(opts: dict, models: dict, shape, rows, matrices: dict, timings
     tables = {"Against real images": rows}
     for label, (mean, error, n) in matrices.items():
         tables[f"SelfSSIM of {label} over {n} latents: row i, column j: the render at size j resized to size i"] = [
-            _matrix_row(size, shape, *line) for size, *line in zip(shape, mean, error)
+            _matrix_row(size, shape, *line) for size, *line in zip(shape, mean, error, strict=True)
         ]
-    tables["Speed: seconds for one image, compiled (medians); MiB"] = timings
+    tables["Speed: median seconds for one image, without compilation; memory in MiB"] = timings
     markdown = evaluation_files.sections(f"Generation: {', '.join(models)}", tables, notes)
     content = evaluation_files.settings(opts, models) | {"notes": notes, "distances": rows, "speed": timings}
-    content["self_ssim"] = {label: dict(zip(("mean", "se", "images"), found)) for label, found in matrices.items()}
+    parts = ("mean", "se", "images")
+    content["self_ssim"] = {label: dict(zip(parts, found, strict=True)) for label, found in matrices.items()}
     evaluation_files.write_results(opts["output"], content, rows, rows, markdown)
     if matrices:
         flat = [{"method": label} | row for label, found in matrices.items() for row in _flat(found, shape)]
@@ -109,7 +113,7 @@ def _models(given: list[str]) -> dict:
 
 
 def _write_curves(output: Path, shape, rows: list[dict], matrices: dict, extractor) -> None:
-    """Writes Fig. 4: the Fréchet distance over sizes, and SelfSSIM at the first size."""
+    """Draws the curves of Fig. 4: the Fréchet distance over sizes, and SelfSSIM at the first size."""
     axis = [max(size) for size in shape]
     if len(shape) < 2:
         return
@@ -126,13 +130,13 @@ def _write_curves(output: Path, shape, rows: list[dict], matrices: dict, extract
 
 def _matrix_row(size, shape, mean: np.ndarray, error: np.ndarray) -> dict:
     row = {"size": generation.size_name(size)}
-    for other, value, se in zip(shape, mean, error):
+    for other, value, se in zip(shape, mean, error, strict=True):
         row |= {generation.size_name(other): value, f"{generation.size_name(other)}_se": se}
     return row
 
 
 def _flat(found, shape) -> list[dict]:
-    """A matrix as rows for a CSV."""
+    """Returns a matrix as rows for a CSV file."""
     mean, error, n = found
     names = [generation.size_name(size) for size in shape]
     return [
@@ -143,7 +147,7 @@ def _flat(found, shape) -> list[dict]:
 
 
 def _notes(opts: dict, num: int, extractor, with_self_ssim: bool) -> list[str]:
-    """States what the figures depend on."""
+    """Returns sentences that say what the figures depend on."""
     if not extractor:
         return [f"{num} latents, seed {opts['seed']}."] if with_self_ssim else []
     notes = [

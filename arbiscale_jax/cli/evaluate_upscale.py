@@ -1,5 +1,6 @@
-"""The task upscale of `arbiscale eval`."""
+"""Runs the task upscale of `arbiscale eval`."""
 
+from functools import partial
 from pathlib import Path
 
 import arbiscale_jax
@@ -33,8 +34,10 @@ def main(opts: dict) -> None:
                 image = protocols.center_crop(image, (opts["max-side"],) * 2)
             yield i, image
 
-    for i, image in images():  # all of them before the models' hours
-        for scale in scales if image is not None else ():
+    for i, image in images():  # checks all images before the models run for hours
+        if image is None:
+            continue
+        for scale in scales:
             name, protocol = source.name(i), (opts["protocol"], opts["lr-size"])
             _, size = protocols.sizes_of(image.shape, scale, *protocol, name)
             super_resolution.check_size(name, scale, size, opts["border"], measured)
@@ -76,7 +79,7 @@ def main(opts: dict) -> None:
     paired = statistics.paired_differences(records, methods[0].name)
     tables = {"Mean and standard error over images": summary if measured else []}
     tables[f"Difference to {methods[0].name} on the same images"] = paired if of_each_image else []
-    tables["Speed: seconds for the first image, compiled (medians); MiB"] = timings
+    tables["Speed: median seconds for the first image, without compilation; memory in MiB"] = timings
     notes = _notes(opts, len({record["image"] for record in records}), skipped)
     notes += [f"The true images have a weave of {value:.2f} at x{s:g}." for s, value in true_spectra.weaves().items()]
     markdown = evaluation_files.sections(f"Upscaling: {opts['data']}", tables, notes)
@@ -103,7 +106,7 @@ def _scales(text: str) -> list[float]:
 
 
 def _methods(opts: dict) -> list[super_resolution.Method]:
-    """Loads the models; a name of an interpolation is one."""
+    """Makes a method of each model and of each name of an interpolation."""
     methods = []
     for name, label in evaluation_files.labels(opts["model"]).items():
         if name in protocols.INTERPOLATIONS:
@@ -127,19 +130,19 @@ def _timings(methods, first: dict, opts: dict) -> list[dict]:
                 options = dict(seed=opts["seed"], **sampling.given(opts))
                 found = speed.measure_model(method.model, pair.lr, [size], **options)[0]
             else:
-                found = speed.measure_call(lambda: method.render(pair.lr, size), size)
+                found = speed.measure_call(partial(method.render, pair.lr, size), size)
             rows.append({"method": method.name, "scale": scale, **found})
     return rows
 
 
 def _notes(opts: dict, num: int, skipped: list[str]) -> list[str]:
-    """States what the figures depend on."""
+    """Returns sentences that say what the figures depend on."""
     border = "ceil(s)" if opts["border"] is None else str(opts["border"])
     notes = [f"{num} images of {opts['data']} (split {opts['split']})."]
     if skipped:
         notes.append(f"{len(skipped)} images could not be read and were left out: {', '.join(skipped)}.")
     if opts["max-side"]:
-        notes.append(f"Larger images were cut to their central {opts['max-side']} pixels a side.")
+        notes.append(f"Larger images were cut to their central {opts['max-side']} pixels per side.")
     if opts["protocol"] == "fixed_hr":
         notes.append(
             "fixed_hr: LR sides are floor(side / s); the truth is the image's top left round(s * LR side), the LR "
@@ -153,5 +156,5 @@ def _notes(opts: dict, num: int, skipped: list[str]) -> list[str]:
         )
     notes.append(f"PSNR and SSIM leave out {border} pixels at each border; the other metrics see everything.")
     if opts["samples"] > 1:
-        notes.append(f"A model's figures are means over {opts['samples']} samples an image.")
+        notes.append(f"A model's figures are means over {opts['samples']} samples per image.")
     return notes

@@ -1,4 +1,4 @@
-"""What both tasks of `arbiscale eval` share: models, images, settings and files."""
+"""Contains what both tasks of `arbiscale eval` share: the handling of models, images, settings and files."""
 
 from importlib.metadata import version
 from pathlib import Path
@@ -13,13 +13,13 @@ from arbiscale_jax.evaluation import report
 
 
 def labels(names: list[str]) -> dict[str, str]:
-    """Returns what tables call the models: the last part of each name where that is unambiguous."""
+    """Returns the names of the models in tables: the last part of each given name where that is unambiguous."""
     short = [Path(name).name or name for name in names]
-    return {name: label if short.count(label) == 1 else name for name, label in zip(names, short)}
+    return {name: label if short.count(label) == 1 else name for name, label in zip(names, short, strict=True)}
 
 
 def open_source(opts: dict) -> data.Source:
-    """Opens --data: a folder, a prepared set or a named source."""
+    """Opens the images of --data: a folder, a prepared set or a named source."""
     given = opts["data"]
     if given in data.SOURCES and given != "folder" and not Path(given).exists():
         return data.make_source(given, split=opts["split"], cache_bytes=0)
@@ -31,7 +31,7 @@ def open_source(opts: dict) -> data.Source:
 
 
 def settings(opts: dict, models: dict) -> dict:
-    """Everything that made the figures: flags, the models' own settings, versions and the machine's kind."""
+    """Returns everything that the figures depend on: flags, the models' own settings, versions and the machine."""
     packages = ("jax", "jaxlib", "numpy", "pillow", "scikit-image")
     versions = {"arbiscale_jax": arbiscale_jax.__version__} | {name: version(name) for name in packages}
     resolved = {label: {**dict(model.config["sampling"]), **sampling.given(opts)} for label, model in models.items()}
@@ -45,7 +45,7 @@ def settings(opts: dict, models: dict) -> dict:
 
 
 def write_results(output: Path, content: dict, rows: list[dict], summary: list[dict], markdown: str) -> None:
-    """Writes results.json, results.csv (one row a measurement), summary.csv and summary.md."""
+    """Writes results.json, results.csv (one row per measurement), summary.csv and summary.md."""
     for name, text in (
         ("results.json", report.to_json(content)),
         ("results.csv", report.to_csv(rows)),

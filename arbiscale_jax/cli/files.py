@@ -1,4 +1,4 @@
-"""Files of the command line: which images a path means, and results that are complete or not there at all."""
+"""Finds the images that a path means, and writes results that are complete or not there at all."""
 
 import io
 import os
@@ -10,13 +10,14 @@ from PIL import Image
 
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.images import readable_extensions
-from arbiscale_jax.whole_files import replacing
+from arbiscale_jax.runtime.whole_files import replacing
 
 
 def find_images(path: str | Path) -> list[Path]:
-    """Returns [path] for a file, the image files directly in it, sorted by name and not hidden, for a folder.
+    """Returns [path] for a file; for a folder it returns the image files in it, sorted by name, without hidden ones.
 
-    Raises: UserError if there is none, or the folder cannot be read.
+    Raises:
+      UserError: if there is none, or the folder cannot be read.
     """
     path, readable = Path(path), readable_extensions()
     try:
@@ -25,28 +26,30 @@ def find_images(path: str | Path) -> list[Path]:
         if path.is_file():
             return [path]
         found = sorted(p for p in path.iterdir() if p.suffix.lower() in readable and p.is_file())
-    except OSError as e:  # exists() hides some errors, not all
-        raise UserError(f"--input={path} cannot be looked into ({e.strerror}); give what you may read.") from e
-    found = [p for p in found if not p.name.startswith(".")]  # what some systems leave beside pictures
+    except OSError as e:  # exists() hides only some of these errors
+        raise UserError(f"--input={path} cannot be opened ({e.strerror}); give a path that you may read.") from e
+    found = [p for p in found if not p.name.startswith(".")]  # some systems leave hidden files beside pictures
     if not found:
-        raise UserError(f"The folder --input={path} holds no image file; give one with PNG, JPEG or similar files.")
+        raise UserError(f"The folder --input={path} holds no image file; give a folder of PNG, JPEG or similar files.")
     return found
 
 
 def write_image(path: str | Path, image: np.ndarray) -> None:
-    """Writes uint8 RGB [h, w, 3] as PNG, complete or not at all.
+    """Writes uint8 RGB [h, w, 3] as a PNG file, complete or not at all.
 
-    Raises: UserError if the folder cannot be written or the disk is full.
+    Raises:
+      UserError: if the folder cannot be written or the disk is full.
     """
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="PNG")
     write_bytes(path, buffer.getbuffer())
 
 
-def write_bytes(path: str | Path, content: bytes) -> None:
-    """Writes a file under a temporary name in its folder, then renames it.
+def write_bytes(path: str | Path, content: bytes | memoryview) -> None:
+    """Writes a file under a temporary name in its folder and then renames it.
 
-    Raises: UserError if the folder cannot be written or the disk is full.
+    Raises:
+      UserError: if the folder cannot be written or the disk is full.
     """
     path = Path(path)
     try:
@@ -58,9 +61,10 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 
 
 def check_output_folder(folder: str | Path, num_bytes: int) -> None:
-    """Checks that `folder` can hold about num_bytes more; creates nothing.
+    """Checks that `folder` can hold about num_bytes more, without creating anything.
 
-    Raises: UserError if it is a file, lies below one, is not writable, or its disk is too full.
+    Raises:
+      UserError: if it is a file, lies below one or cannot be written, or its disk is too full.
     """
     folder = Path(folder)
     parent = folder.absolute()

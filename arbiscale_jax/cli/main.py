@@ -1,4 +1,4 @@
-"""The `arbiscale` command: dispatches to its subcommands."""
+"""Runs the `arbiscale` command, which calls its subcommands."""
 
 import sys
 from collections.abc import Sequence
@@ -7,9 +7,9 @@ from importlib import import_module
 from arbiscale_jax.cli import program
 from arbiscale_jax.errors import UserError
 
-_COMMANDS = {  # name: (module of arbiscale_jax.cli, what it does)
-    "quickstart": ("quickstart", "train small super-resolution stages and upscale a photograph they never saw"),
-    "prepare": ("prepare", "resize folders of images once, for fast training"),
+_COMMANDS = {  # {name: (module of arbiscale_jax.cli, what the command does)}
+    "quickstart": ("run_quickstart", "train small super-resolution stages and upscale a photograph they never saw"),
+    "prepare": ("prepare_data", "resize folders of images once, for fast training"),
     "train": ("train", "train one stage of a model"),
     "upscale": ("sample", "enlarge images by any factor"),
     "generate": ("sample", "generate images of any size"),
@@ -20,7 +20,7 @@ _COMMANDS = {  # name: (module of arbiscale_jax.cli, what it does)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point of the console script; exits with the command's code."""
+    """Runs the console script and exits with the command's exit code."""
     sys.exit(program.run(dispatch, argv))
 
 
@@ -29,7 +29,7 @@ def dispatch(argv: list[str]) -> None:
     if not argv or program.wants_help(argv[:1]):
         print("Arbitrary-scale image generation and super-resolution.\n\nUsage: arbiscale COMMAND [--flag=value ...]\n")
         print("\n".join(f"  {name:11}{text}" for name, (_, text) in _COMMANDS.items()))
-        print("\n'arbiscale COMMAND --help' explains a command.")
+        print("\n'arbiscale COMMAND --help' explains a command, 'arbiscale --version' prints the version.")
         return
     name, rest = argv[0], argv[1:]
     if name not in _COMMANDS:

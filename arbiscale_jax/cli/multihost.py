@@ -1,4 +1,4 @@
-"""Training over several processes: the flags that name them, and how one joins and leaves."""
+"""Joins the processes of a training run over several hosts, and defines the flags that name them."""
 
 import os
 import sys
@@ -19,37 +19,39 @@ def define(flag_values: flags.FlagValues) -> None:
     flags.DEFINE_boolean(
         "multihost",
         False,
-        "Train over several processes (hosts), each started with the same command. Slurm, Open MPI, Kubernetes and TPU "
-        "pods say themselves who they are; elsewhere give the three flags below.",
+        "Train over several processes (hosts), each started with the same command. Under Slurm, Open MPI, Kubernetes "
+        "and on TPU pods the processes find each other; elsewhere give the three flags below.",
         flag_values=flag_values,
     )
-    flags.DEFINE_string("coordinator-address", None, "HOST:PORT of process 0.", flag_values=flag_values)
+    flags.DEFINE_string("coordinator-address", None, "Address of process 0, HOST:PORT.", flag_values=flag_values)
     flags.DEFINE_integer("num-processes", None, "Number of processes.", flag_values=flag_values)
-    flags.DEFINE_integer("process-id", None, "Of this process, from 0.", flag_values=flag_values)
+    flags.DEFINE_integer("process-id", None, "Number of this process, counted from 0.", flag_values=flag_values)
 
 
 def check(flag_values: flags.FlagValues) -> None:
-    """Raises: UserError for flags that do not go together."""
+    """Raises UserError for flags that do not go together."""
     given = [f"--{name}" for name in _NAMES if flag_values[name].value is not None]
     if given and not flag_values["multihost"].value:
         raise UserError(f"{' and '.join(given)} need --multihost; add it or leave them out.")
     if 0 < len(given) < len(_NAMES):
         missing = [f"--{name}" for name in _NAMES if f"--{name}" not in given]
         raise UserError(f"{' and '.join(given)} need {' and '.join(missing)} too; give all three or none.")
-    if given and not 0 <= flag_values["process-id"].value < flag_values["num-processes"].value:
+    opts = program.values(flag_values)
+    if given and not 0 <= opts["process-id"] < opts["num-processes"]:
         raise UserError(
-            f"--process-id lies in [0, --num-processes), got {flag_values['process-id'].value} of "
-            f"{flag_values['num-processes'].value}."
+            f"--process-id lies in [0, --num-processes), got {opts['process-id']} of {opts['num-processes']}."
         )
 
 
 @contextmanager
 def joined(flag_values: flags.FlagValues) -> Iterator[None]:
-    """Joins the other processes where --multihost is given.
+    """Joins the other processes if --multihost is given.
 
-    A process that fails leaves at once, without the wait for the others by which JAX ends a run: they miss it within
-    seconds and end too, instead of waiting for it in their next step.
-    Raises: UserError if the others are not found.
+    A process that fails exits at once instead of waiting for the others, as JAX does at the end of a run. The others
+    notice within seconds that it is gone and end too, instead of waiting for it in their next step.
+
+    Raises:
+      UserError: if the other processes are not found.
     """
     if not flag_values["multihost"].value:
         yield
@@ -60,7 +62,7 @@ def joined(flag_values: flags.FlagValues) -> Iterator[None]:
     try:
         jax.distributed.initialize(address, num, index)
     except (RuntimeError, ValueError) as e:
-        raise UserError(f"--multihost could not join the other processes ({e}); check the three addresses.") from e
+        raise UserError(f"--multihost could not join the other processes ({e}); check the three flags.") from e
     try:
         yield
         return

@@ -1,6 +1,6 @@
-"""What every command shares: flags parsed into one-sentence errors, help, exit codes, JAX's cache on disk.
+"""Contains what all commands share: flags, errors as one sentence, help, exit codes and JAX's cache on disk.
 
-Nothing here imports JAX before a command has accepted its flags, so that --help and mistakes answer at once.
+Nothing here imports JAX before a command has accepted its flags, so that --help and mistakes are answered at once.
 """
 
 import difflib
@@ -9,19 +9,29 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
+import arbiscale_jax
 from arbiscale_jax.errors import UserError
 
 _HELP = ("-h", "-help", "--help", "--helpfull", "--helpshort")
+_VERSION = ("-version", "--version")
 
 
 def run(command: Callable[[list[str]], None], argv: Sequence[str] | None = None) -> int:
-    """Runs `command(argv)` and returns the exit code: 0; 2 after a user's mistake, printed as one sentence; 130 after
-    Ctrl-C. Any other exception is a bug and keeps its traceback."""
+    """Runs `command(argv)` and returns the exit code.
+
+    It is 0, or 2 after a user's mistake, which is printed as one sentence, or 130 after Ctrl-C. Any other exception is
+    a bug and keeps its traceback. --version is answered here, for every command and subcommand.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if _asks(argv, _VERSION):
+        print(f"arbiscale_jax {arbiscale_jax.__version__}")
+        return 0
     try:
-        command(list(sys.argv[1:] if argv is None else argv))
+        command(argv)
     except UserError as e:
         print_error(e)
         return 2
@@ -37,25 +47,29 @@ def print_error(error: UserError) -> None:
 
 
 def wants_help(argv: Sequence[str]) -> bool:
-    """Whether argv asks for help before a lone '--'."""
-    return any(arg in _HELP for arg in argv[: argv.index("--") if "--" in argv else None])
+    """Tells whether argv asks for help before a lone '--'."""
+    return _asks(argv, _HELP)
 
 
 def print_help(usage: str, flag_values: flags.FlagValues, epilog: str = "") -> None:
-    """Prints usage, then each flag with its meaning and default."""
+    """Prints the usage, then each flag with its meaning and default."""
     print(usage.strip() + "\n\nFlags:")
     for name in flag_values:
         flag = flag_values[name]
         default = "" if flag.default in (None, "", []) else f" (default: {flag.default})"
         print(f"  --{name}: {' '.join(flag.help.split())}{default}")
+    print("  --version: print the version and exit")
     print("  --help: print this and exit" + (f"\n\n{epilog.strip()}" if epilog else ""))
 
 
 def parse(flag_values: flags.FlagValues, argv: Sequence[str], *, positional: bool = False) -> list[str]:
     """Parses argv (without the program's name) into flag_values and returns the positional arguments.
 
-    '_' in a flag's name may stand for '-'.
-    Raises: UserError for an unknown flag, a value of the wrong type, or, unless `positional`, a stray argument.
+    '_' may be written for '-' in the name of a flag.
+
+    Raises:
+      UserError: if a flag is unknown, a value has the wrong type, or an argument belongs to no flag (unless
+        `positional`).
     """
     flag_values.set_gnu_getopt(True)
     try:
@@ -70,24 +84,29 @@ def parse(flag_values: flags.FlagValues, argv: Sequence[str], *, positional: boo
     return rest
 
 
+def values(flag_values: flags.FlagValues) -> dict[str, Any]:
+    """Returns every flag's value by its name."""
+    return {name: flag_values[name].value for name in flag_values}
+
+
 def closest(name: str, known: Sequence[str]) -> str:
-    """Returns ' (did you mean A or B?)' for a misspelt name, '' where nothing is near."""
+    """Returns ' (did you mean A or B?)' for a misspelt name, or '' if no known name is similar."""
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     return f" (did you mean {' or '.join(near)}?)" if near else ""
 
 
 def one_of_a_kind(flag_values: flags.FlagValues, *names: str) -> None:
-    """Raises UserError where more than one of the flags is given."""
+    """Raises UserError if more than one of the flags is given."""
     given = [f"--{name}" for name in names if flag_values[name].present]
     if len(given) > 1:
         raise UserError(f"{' and '.join(given)} exclude each other; give one of them.")
 
 
 def start_jax() -> None:
-    """Turns on JAX's compilation cache on disk, and tells absl's global flags, which grain wants, that they are parsed.
+    """Turns on JAX's compilation cache on disk, and marks absl's global flags as parsed, which grain requires.
 
-    The cache lies in ARBISCALE_CACHE, by default ~/.cache/arbiscale_jax; ARBISCALE_CACHE='' turns it off, and JAX's own
-    JAX_COMPILATION_CACHE_DIR takes precedence.
+    The cache lies in the folder ARBISCALE_CACHE, by default ~/.cache/arbiscale_jax. ARBISCALE_CACHE='' turns it off,
+    and JAX's own JAX_COMPILATION_CACHE_DIR takes precedence.
     """
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
@@ -97,7 +116,11 @@ def start_jax() -> None:
     try:
         Path(folder).expanduser().mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        print(f"no compilation cache: cannot create {folder} ({e.strerror}); set ARBISCALE_CACHE", file=sys.stderr)
+        print(
+            f"There is no compilation cache, since {folder} cannot be created ({e.strerror}); set ARBISCALE_CACHE to "
+            "another folder.",
+            file=sys.stderr,
+        )
         return
     import jax
 
@@ -105,8 +128,13 @@ def start_jax() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
+def _asks(argv: Sequence[str], names: Sequence[str]) -> bool:
+    """Tells whether one of `names` is among the arguments before a lone '--'."""
+    return any(arg in names for arg in argv[: argv.index("--") if "--" in argv else None])
+
+
 def _hyphenate(arg: str, flag_values: flags.FlagValues) -> str:
-    """Returns --max_pixels=1 as --max-pixels=1 where only the latter is a flag."""
+    """Returns --max_pixels=1 as --max-pixels=1 if only the latter is a flag."""
     match = re.match(r"--?([A-Za-z_]+)(=|$)", arg)
     if match and match[1] not in flag_values and match[1].replace("_", "-") in flag_values:
         return "--" + match[1].replace("_", "-") + arg[match.end(1) :]

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -22,7 +23,7 @@ USAGE = {
     "generate": """
   {prog}--num 16 --sizes 128,160,192x256 --output out/""",
 }
-DEFAULT_MODELS = {"upscale": "photos", "generate": "emoji"}  # bundled
+DEFAULT_MODELS = {"upscale": "photos", "generate": "emoji"}  # names of bundled models
 _OF_TASK = {
     "upscale": ("input", "scale", "size", "samples", "start", "refine", "restore", "max-pixels"),
     "generate": ("num", "sizes"),
@@ -30,13 +31,13 @@ _OF_TASK = {
 
 
 def main(argv: list[str], prog: str = "python run_sample.py", task: str | None = None) -> None:
-    """Runs the command with argv (without the program's name); without `task`, --task gives it."""
+    """Runs the command with the arguments argv, without the program's name; if `task` is None, --task gives it."""
     flag_values = _define_flags(task)
     if program.wants_help(argv):
         _print_help(flag_values, prog, task)
         return
     inputs = program.parse(flag_values, argv, positional=task != "generate")
-    opts = {name: flag_values[name].value for name in flag_values}
+    opts = program.values(flag_values)
     task = task or opts["task"]
     if not task:
         raise UserError("Give --task, upscale or generate.")
@@ -58,29 +59,29 @@ def main(argv: list[str], prog: str = "python run_sample.py", task: str | None =
 
 
 def _define_flags(task: str | None) -> flags.FlagValues:
-    """Returns the flags of one task, or of both and --task."""
+    """Returns the flags of one task, or of both tasks with --task."""
     f = flags.FlagValues()
     if task is None:
         flags.DEFINE_enum("task", None, list(USAGE), "What to do: upscale images, or generate new ones.", flag_values=f)
     own = [DEFAULT_MODELS[task]] if task else [f"{model} to {one}" for one, model in DEFAULT_MODELS.items()]
-    help_ = f"Bundled model's name, or folder of a run or an exported model; default: {', '.join(own)}."
+    help_ = f"A bundled model's name, or the folder of a run or an exported model; default: {', '.join(own)}."
     flags.DEFINE_string("model", None, help_, flag_values=f)
-    flags.DEFINE_string("output", "out", "Folder for the images and sample.json.", flag_values=f)
+    flags.DEFINE_string("output", "out", "The folder for the images and sample.json.", flag_values=f)
     if task != "generate":
-        help_ = "Upscale: image or folder; may be repeated, further arguments are inputs too."
+        help_ = "Upscale: an image or a folder of images; may be repeated, and further arguments are inputs too."
         flags.DEFINE_multi_string("input", None, help_, flag_values=f)
-        flags.DEFINE_float("scale", None, "Upscale: any factor above 0; default: 4.", flag_values=f)
-        flags.DEFINE_string("size", None, "Upscale: output's HEIGHTxWIDTH, instead of --scale.", flag_values=f)
-        help_ = "Upscale: number of different answers for each image, named _0, _1, ...; default: one."
+        flags.DEFINE_float("scale", None, "Upscale: a factor above 0; default: 4.", flag_values=f)
+        flags.DEFINE_string("size", None, "Upscale: HEIGHTxWIDTH of the output, in place of --scale.", flag_values=f)
+        help_ = "Upscale: number of different answers per image, whose files end in _0, _1, ...; default: one answer."
         flags.DEFINE_integer("samples", None, help_, lower_bound=1, flag_values=f)
-        help_ = "Upscale: largest input accepted, in pixels."
+        help_ = "Upscale: largest number of pixels of an input."
         flags.DEFINE_integer("max-pixels", images.MAX_PIXELS, help_, lower_bound=1, flag_values=f)
     if task != "upscale":
         flags.DEFINE_integer("num", 4, "Generate: number of images.", lower_bound=1, flag_values=f)
-        help_ = "Generate: sizes to render each image at, as HEIGHTxWIDTH or one side of a square, between commas."
+        help_ = "Generate: sizes to render each image at, HEIGHTxWIDTH or the side of a square, separated by commas."
         flags.DEFINE_string("sizes", None, help_ + " Default: the model's.", flag_values=f)
     sampling.define(f, upscaling=task != "generate")
-    help_ = "Largest output accepted, in pixels."
+    help_ = "Largest number of pixels of an output."
     flags.DEFINE_integer("max-output-pixels", sizes.MAX_OUTPUT_PIXELS, help_, lower_bound=1, flag_values=f)
     return f
 
@@ -91,7 +92,7 @@ def _print_help(flag_values: flags.FlagValues, prog: str, task: str | None) -> N
     examples = "".join(USAGE[name].format(prog=f"{prog} " + ("" if task else f"--task {name} ")) for name in tasks)
     program.print_help(
         f"{' '.join(what[name] for name in tasks)}\n\nUsage:{examples}\n\n"
-        "Writes PNG files, and sample.json with everything that made them, to --output.",
+        "Writes PNG files to --output, and sample.json with all settings that made them.",
         flag_values,
     )
 
@@ -106,7 +107,7 @@ def _upscale(opts: dict, inputs: list[str]) -> None:
     suffix = f"x{scale:g}" if fixed is None else f"{fixed[0]}x{fixed[1]}"
     suffixes = [f"{suffix}_{i}" for i in range(opts["samples"])] if opts["samples"] else [suffix]
 
-    jobs = []  # (input file, output size)
+    jobs = []  # pairs (input file, output size)
     for path in (path for given in inputs for path in files.find_images(given)):
         height, width, _ = images.read_image(path, opts["max-pixels"]).shape
         if min(height, width) < 2:
@@ -125,10 +126,11 @@ def _upscale(opts: dict, inputs: list[str]) -> None:
     model = _load(opts["model"])
     written = []
     with progress(2 * num * len(jobs)) as advance:
-        for (path, size), name in zip(jobs, names):
+        for (path, size), name in zip(jobs, names, strict=True):
             image = images.read_image(path, opts["max-pixels"])
             advance(0, f"{path.name}: to {size[0]} x {size[1]}")
-            options = dict(seed=opts["seed"], progress=partial(_advance_by, advance, num), **sampling.given(opts))
+            options: dict[str, Any] = {"seed": opts["seed"], **sampling.given(opts)}
+            options["progress"] = partial(_advance_by, advance, num)
             for suffix, answer in zip(suffixes, model.upscale_each(image, size, num, **options), strict=True):
                 written.append(output / f"{name}_{suffix}.png")
                 files.write_image(written[-1], answer)
@@ -139,7 +141,7 @@ def _upscale(opts: dict, inputs: list[str]) -> None:
 
 
 def _generate(opts: dict) -> None:
-    """Samples one latent an image and renders it at every size."""
+    """Samples one latent per image and renders it at every size."""
     wanted = sizes.parse_sizes(opts["sizes"], "--sizes") if opts["sizes"] else None
     output = Path(opts["output"])
 
@@ -175,9 +177,10 @@ def _load(name: str):
 
 
 def _output_names(paths: list[Path]) -> list[str]:
-    """Returns the files' stems, with the suffix where two stems agree.
+    """Returns the stems of the files, or their whole names where two stems are equal.
 
-    Raises: UserError if two files have the same name.
+    Raises:
+      UserError: if two files have the same name.
     """
     name, count = Counter(path.name for path in paths).most_common(1)[0]
     if count > 1:
@@ -187,7 +190,7 @@ def _output_names(paths: list[Path]) -> list[str]:
 
 
 def _finish(opts: dict, model, resolved: dict, written: list[Path]) -> None:
-    """Writes sample.json, whose sampling settings are the model's where no flag was given, and lists the results."""
+    """Writes sample.json, with the model's settings for flags that were not given, and prints the results' names."""
     used = {name: value for name, value in dict(model.config["sampling"]).items() if name in sampling.NAMES}
     used |= sampling.given(opts)
     resolved |= dict(model=opts["model"], seed=opts["seed"], **used, outputs=[path.name for path in written])
@@ -200,18 +203,18 @@ def _finish(opts: dict, model, resolved: dict, written: list[Path]) -> None:
 
 
 def _to_dict(value):
-    """Lets json write a ConfigDict."""
+    """Converts a ConfigDict so that json can write it."""
     return value.to_dict()
 
 
 def _advance_by(advance, steps: int, done: int, total: int) -> None:
-    """The model's progress(done, total), called after each latent or window, of `steps` steps of the bar."""
+    """Moves the bar when the model calls progress(done, total), in all by `steps` steps for each image."""
     advance(steps / total)
 
 
 @contextmanager
 def progress(total: int):
-    """Shows a bar on stderr; yields advance(steps, description=None)."""
+    """Shows a bar on stderr, and yields the function advance(steps, description=None) that moves it."""
     from rich.console import Console
     from rich.progress import Progress, TimeElapsedColumn
 

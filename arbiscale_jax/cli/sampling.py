@@ -1,4 +1,4 @@
-"""The flags of sampling, which generating, upscaling and measuring share; the model has the defaults."""
+"""Defines the flags of sampling, which generating, upscaling and measuring share; the defaults are the model's."""
 
 import math
 
@@ -10,33 +10,39 @@ NAMES = ("steps", "sampler", "eta", "start", "refine", "restore")
 
 
 def define(flag_values: flags.FlagValues, *, upscaling: bool) -> None:
-    """Defines --seed and the flags of NAMES; --start, --refine and --restore where `upscaling`."""
+    """Defines --seed and the flags of NAMES, of which --start, --refine and --restore only if `upscaling`."""
     f = flag_values
-    flags.DEFINE_integer("seed", 0, "Seed of the noise.", lower_bound=0, upper_bound=2**32 - 1, flag_values=f)
-    flags.DEFINE_integer("steps", None, "Denoising steps; default: the model's.", lower_bound=1, flag_values=f)
+    flags.DEFINE_integer("seed", 0, "The seed of the noise.", lower_bound=0, upper_bound=2**32 - 1, flag_values=f)
+    flags.DEFINE_integer("steps", None, "Denoising steps to make; default: the model's.", lower_bound=1, flag_values=f)
     samplers = ["ddim", "dpmpp", "ddim_trailing"]
-    flags.DEFINE_enum("sampler", None, samplers, "Sampler; default: the model's.", flag_values=f)
-    help_ = "Noise that DDIM adds at each step, 0 to 1; default: the model's."
+    flags.DEFINE_enum("sampler", None, samplers, "The sampler; default: the model's.", flag_values=f)
+    help_ = "The share of the noise that DDIM adds in each step, 0 to 1; default: the model's."
     flags.DEFINE_float("eta", None, help_, lower_bound=0.0, upper_bound=1.0, flag_values=f)
     if upscaling:
-        help_ = "Upscale: 0 starts from noise, s in (0, 1] from the input noised to time s T; default: the model's."
+        help_ = (
+            "Upscale: where sampling starts: 0 means from noise, s in (0, 1] from the input with noise added up to "
+            "time s T; default: the model's."
+        )
         flags.DEFINE_float("start", None, help_, lower_bound=0.0, upper_bound=1.0, flag_values=f)
-        help_ = "Upscale: rounds that correct the latent by what the render lacks of the input; default: the model's."
+        help_ = (
+            "Upscale: number of rounds that correct the latent by what the render lacks of the input; default: the "
+            "model's."
+        )
         flags.DEFINE_integer("refine", None, help_, lower_bound=0, flag_values=f)
         help_ = (
-            "Upscale: how much of the input's noise and compression is cleaned away, 0 (keeps its grain) to 1; "
+            "Upscale: how much of the input's noise and compression is cleaned away, from 0 (its grain is kept) to 1; "
             "default: the model's, which may judge by itself."
         )
         flags.DEFINE_float("restore", None, help_, lower_bound=0.0, upper_bound=1.0, flag_values=f)
 
 
 def check(opts: dict) -> None:
-    """Raises: UserError for NaN, which passes absl's bounds."""
+    """Raises UserError for NaN, which absl's bounds let through."""
     for name in ("eta", "start", "restore"):
         if opts.get(name) is not None and not math.isfinite(opts[name]):
             raise UserError(f"--{name}={opts[name]} is no number between 0 and 1.")
 
 
 def given(opts: dict) -> dict:
-    """Returns the options of NAMES that the command line gives, for the model's methods."""
+    """Returns the options of NAMES that the command line gives, in the form that the model's methods take."""
     return {name: opts[name] for name in NAMES if opts.get(name) is not None}

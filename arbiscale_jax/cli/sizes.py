@@ -1,17 +1,18 @@
-"""Output sizes as flags give them, checked before anything is computed. Sizes are (height, width)."""
+"""Reads output sizes from flags and checks them before anything is computed; sizes are (height, width)."""
 
 import math
 import re
 
 from arbiscale_jax.errors import UserError
 
-MAX_OUTPUT_PIXELS = 400_000_000  # default of --max-output-pixels
+MAX_OUTPUT_PIXELS = 400_000_000  # the default of --max-output-pixels
 
 
 def parse_size(text: str, flag: str) -> tuple[int, int]:
-    """Reads 'HEIGHTxWIDTH'.
+    """Reads a size from 'HEIGHTxWIDTH'.
 
-    Raises: UserError if the text is something else, or a side is 0.
+    Raises:
+      UserError: if the text has another form, or a side is 0.
     """
     match = re.fullmatch(r"\s*([0-9]{1,9})[xX×]([0-9]{1,9})\s*", text)
     size = (int(match[1]), int(match[2])) if match else (0, 0)
@@ -21,32 +22,33 @@ def parse_size(text: str, flag: str) -> tuple[int, int]:
 
 
 def parse_sizes(text: str, flag: str) -> list[tuple[int, int]]:
-    """Reads sizes separated by commas, each HEIGHTxWIDTH or one side of a square; see parse_size."""
+    """Reads sizes, separated by commas, each HEIGHTxWIDTH or the side of a square; errors are as in `parse_size`."""
     sides = (part.strip() for part in text.split(","))
     return [parse_size(f"{side}x{side}" if side.isdecimal() else side, flag) for side in sides]
 
 
 def check_scale(scale: float) -> None:
-    """Raises: UserError if the scale is not a positive finite number."""
+    """Raises UserError if the scale is not a positive finite number."""
     if not (math.isfinite(scale) and scale > 0):
         raise UserError(f"--scale={scale:g} is no scale; give a number above 0, such as --scale=3.7.")
 
 
 def scaled(size: tuple[int, int], scale: float, name: str) -> tuple[int, int]:
-    """Returns round(scale * size); `name` is what errors call the image.
+    """Returns round(scale * size); error messages call the image `name`.
 
-    Raises: UserError if nothing would be left of a side.
+    Raises:
+      UserError: if a side would have no pixel left.
     """
-    height, width = (round(min(side * scale, 1e18)) for side in size)  # 1e18: side * scale may be inf
+    height, width = (round(min(side * scale, 1e18)) for side in size)  # 1e18, since side * scale may be inf
     if min(height, width) < 1:
         raise UserError(
-            f"--scale={scale:g} makes {height} x {width} pixels of {name} ({size[0]} x {size[1]}); give a larger one."
+            f"--scale={scale:g} makes {height} x {width} pixels of {name} ({size[0]} x {size[1]}); give a larger scale."
         )
     return height, width
 
 
 def check_output(size: tuple[int, int], max_pixels: int) -> None:
-    """Raises: UserError if an image of this size has more than max_pixels pixels."""
+    """Raises UserError if an image of this size has more than max_pixels pixels."""
     if size[0] * size[1] > max_pixels:
         raise UserError(
             f"An output of {size[0]:.6g} x {size[1]:.6g} pixels is larger than --max-output-pixels={max_pixels}; lower "

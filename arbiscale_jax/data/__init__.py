@@ -1,14 +1,24 @@
-"""Where images come from (sources), what is cut out of them (transforms), how the LR is made of it
-(degradations), how they become batches (pipeline), and latents that are kept (latent_store)."""
+"""Opens sources of images and makes batches of training examples from them.
 
-from .pipeline import shuffled_batches, train_batches, val_batch, view_batches, views
-from .records import is_prepared
+`sources` opens images, `transforms` cuts examples out of them, `degradations` makes their low-resolution (LR) images,
+`pipeline` joins examples into batches, `latent_store` keeps encoded latents on disk, and `synthesis` makes examples on
+the accelerator.
+"""
+
+from .folders import SplitFiles
+from .pipeline import Batches, shuffled_batches, train_batches, val_batch, view_batches, views
+from .records import RecordOptions
+from .set_info import is_prepared
 from .sources import SOURCES, Source, make_source
-from .transforms import dihedral, example, val_example
+from .transforms import ExampleSpec, dihedral, example, val_example
 
 __all__ = [
     "SOURCES",
+    "Batches",
+    "ExampleSpec",
+    "RecordOptions",
     "Source",
+    "SplitFiles",
     "dihedral",
     "example",
     "is_prepared",

@@ -1,8 +1,8 @@
-"""The data sets of the paper's experiments: where they are looked for, how to get and prepare them.
+"""Lists the data sets of the paper's experiments: where they are looked for, and how to get and prepare them.
 
-Everything lies below one folder: data.root, else $ARBISCALE_DATA, else ./data. Each set is looked for as a prepared
-one (NAME_SIDE, as ffhq_256, with pictures of at least the wanted side), then as its publisher lays it out; the first
-part of such a path may be left out, so that data.root may also be the set's own folder.
+All data sets lie below one folder: data.root, or $ARBISCALE_DATA, or ./data. Each set is first looked for as a prepared
+set called NAME_SIDE, such as ffhq_256, whose pictures have at least the wanted side, and then in the layout of its
+publisher. The first part of a publisher's path may be missing, so data.root may also be the folder of one data set.
 """
 
 import os
@@ -13,36 +13,38 @@ from typing import NamedTuple
 
 from arbiscale_jax.errors import UserError
 
-from .records import VAL_SPLITS, is_prepared, read_info
+from .folders import SplitFiles
+from .records import VAL_SPLITS
+from .set_info import is_prepared, read_info
 
 ROOT_VARIABLE, DEFAULT_ROOT = "ARBISCALE_DATA", "data"
-NATIVE = 2**30  # side of pictures that are as large as they come
+NATIVE = 2**30  # stands for the side of pictures that keep their original size
 
 
 class DataSet(NamedTuple):
-    """A known data set; paths are relative to the root."""
+    """Describes a known data set; paths are relative to the root."""
 
-    title: str
-    train: tuple[Mapping[str, int], ...]  # its parts, all joined; of each the folders it may be in: path -> side
-    get: str  # where it comes from
-    inputs: tuple[str, ...]  # what data.prepare makes a prepared set of, and its options, the size as {size}
-    options: str
-    val: tuple[str, ...] = ()  # where the validation pictures may be; (): some of train are held out
-    train_list: tuple[str, ...] = ()  # where the text file with the training split may be
-    val_list: tuple[str, ...] = ()
+    title: str  # name that messages show
+    train: tuple[Mapping[str, int], ...]  # for each part of the set, the folders where it may be: {path: side}
+    get: str  # how to download it, for messages
+    inputs: tuple[str, ...]  # folders from which data.prepare makes a prepared set
+    options: str  # options of data.prepare; {size} stands for the side
+    val: tuple[str, ...] = ()  # folders where the validation pictures may be; without one, some of train are held out
+    train_list: tuple[str, ...] = ()  # paths where a text file with the names of the training split may be
+    val_list: tuple[str, ...] = ()  # the same for the validation split
 
 
 class Place(NamedTuple):
-    """Where a split of a known set is: arguments of sources.make_source."""
+    """Says where a split of a known data set is, as arguments of sources.make_source."""
 
-    kind: str
-    root: tuple[str, ...] | str
-    split: str
-    split_file: str = ""
-    val_split_file: str = ""
+    kind: str  # "folder" or "prepared"
+    root: tuple[str, ...] | str  # one folder, or several that are joined
+    split: str  # "train", "val" or "all"
+    split_files: SplitFiles = SplitFiles()  # lists that came with the data set
 
 
 def _lsun(category: str, plural: str, tfds: str = "") -> DataSet:
+    """Describes a category of LSUN, whose folder may have several names."""
     names = (f"{category}_train", plural, category)
     tfds = tfds or category
     return DataSet(
@@ -102,11 +104,19 @@ DATASETS = {
 
 
 def locate(name: str, root: str | Path, split: str, side: int) -> Place:
-    """Finds a split of the known data set `name`.
+    """Finds a split of a known data set.
 
-    Args: root, the folder of all data sets or of this one, default $ARBISCALE_DATA or ./data; split, train, val or all;
-      side, of the pictures that are wanted at least: the smallest that suffice are taken.
-    Raises: UserError saying where the set was looked for, how to get it and how to prepare it.
+    Args:
+      name: one of DATASETS.
+      root: the folder of all data sets or of this one; "" is $ARBISCALE_DATA or ./data.
+      split: "train", "val" or "all".
+      side: least side of the pictures in pixels; the smallest pictures that suffice are taken.
+
+    Returns:
+      Where the split is.
+
+    Raises:
+      UserError: if the set is not there. The message says where it was looked for, how to get it and how to prepare it.
     """
     one, base = DATASETS[name], Path(root or os.environ.get(ROOT_VARIABLE) or DEFAULT_ROOT).expanduser()
     looked: list[Path] = []
@@ -116,19 +126,21 @@ def locate(name: str, root: str | Path, split: str, side: int) -> Place:
         raise UserError(_missing(name, base, looked, side))
     val = next((path for path in _places(base, one.val) if path.is_dir()), None)
     if prepared:
-        own_val = any(split["name"] in VAL_SPLITS for split in read_info(prepared).get("splits", ()))
+        own_val = any(name in VAL_SPLITS for name in read_info(prepared).splits)
         if own_val or val is None:
             return Place("prepared", str(prepared), split)
         return Place("folder", str(val), "all") if split == "val" else Place("prepared", str(prepared), "all")
     roots = tuple(map(str, parts)) if len(parts) > 1 else str(parts[0])
-    train_list, val_list = (_first_file(base, places) for places in (one.train_list, one.val_list))
+    files = SplitFiles(*(_first_file(base, places) for places in (one.train_list, one.val_list)))
     if val is not None:
-        return Place("folder", str(val), "all") if split == "val" else Place("folder", roots, "all", train_list)
-    return Place("folder", roots, split, train_list, val_list)
+        if split == "val":
+            return Place("folder", str(val), "all")
+        return Place("folder", roots, "all", files._replace(val=""))
+    return Place("folder", roots, split, files)
 
 
 def _places(base: Path, paths) -> Iterator[Path]:
-    """Yields each path below `base`, then the same without its first part."""
+    """Yields each path below `base`, and then the same path without its first part."""
     for path in paths:
         yield base / path
         if len(parts := Path(path).parts) > 1:
@@ -136,7 +148,7 @@ def _places(base: Path, paths) -> Iterator[Path]:
 
 
 def _prepared(name: str, base: Path, side: int, looked: list[Path]) -> Path | None:
-    """Returns the prepared set with the smallest pictures that suffice."""
+    """Returns the prepared set with the smallest pictures that suffice, and adds to `looked` where it was expected."""
     if is_prepared(base):
         return base
     looked.append(base / f"{name}_{side}")
@@ -146,7 +158,7 @@ def _prepared(name: str, base: Path, side: int, looked: list[Path]) -> Path | No
 
 
 def _best(alternatives: Mapping[str, int], base: Path, side: int, looked: list[Path]) -> Path | None:
-    """Returns the first folder with pictures that are large enough."""
+    """Returns the first folder whose pictures are large enough, and adds every folder that was tried to `looked`."""
     for path, its_side in alternatives.items():
         if its_side >= side:
             for place in _places(base, (path,)):
@@ -161,9 +173,10 @@ def _first_file(base: Path, paths: tuple[str, ...]) -> str:
 
 
 def _missing(name: str, base: Path, looked: list[Path], side: int) -> str:
+    """Returns the message for a data set that was not found."""
     one, tried = DATASETS[name], ", ".join(str(path) for path in looked if not path.is_dir())
     source, options = ",".join(str(base / path) for path in one.inputs), one.options.format(size=side)
-    output = base / f"{name}_{re.search('size ([0-9]+)', options)[1]}"
+    output = base / f"{name}_{re.findall('size ([0-9]+)', options)[0]}"
     return (
         f"The data set {name} ({one.title}) was not found below {base}: looked for {tried}. To get it, {one.get}; "
         f"to read it faster, prepare it with 'python -m arbiscale_jax.data.prepare --input {source} --output {output} "

@@ -1,7 +1,7 @@
-"""Folders of images as the field lays them out: nested or flat, several joined, split by text files of names.
+"""Finds the images in folders, which may be nested or joined, and splits them by text files of names.
 
-The name of an image is its path below the folder, with forward slashes; where several folders are joined, the folder's
-own name comes first (DIV2K_train_HR/0001.png).
+The name of an image is its path below the folder, with forward slashes. Where several folders are joined, the name of
+the folder comes first, as in DIV2K_train_HR/0001.png.
 """
 
 import hashlib
@@ -10,29 +10,43 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.images import readable_extensions
 
-HELD_OUT = 0.05  # of the images, at least one, are the validation split where nothing else says which
-METADATA = "dataset_info.json"  # in a prepared set
+HELD_OUT = 0.05  # share of the images that are held out for validation where nothing else says which ones
+METADATA = "dataset_info.json"  # the file that makes a folder a prepared set
 
 logger = logging.getLogger(__name__)
-_reported = set()  # what this process has logged, so that it is logged once
+_reported = set()  # messages that this process has logged already
+
+
+class SplitFiles(NamedTuple):
+    """Names the text files that list the images of each split, as `read_split` reads them; "" is no file."""
+
+    train: str | Path = ""  # the images to train on; without it, all of the folder
+    val: str | Path = ""  # the images to validate on, which are then not trained on
 
 
 def report(message: str) -> None:
-    """Logs a warning once a process."""
+    """Logs a warning, but each message only once per process."""
     if message not in _reported:
         _reported.add(message)
         logger.warning("%s", message)
 
 
 def parse_roots(root: str | Path | Sequence[str | Path]) -> dict[str, Path]:
-    """Returns the folders that `root` names, by the prefix of their images' names: "" for a single one.
+    """Returns the folders that `root` names.
 
-    Args: root, a folder; several of them, separated by commas or as a sequence.
-    Raises: UserError if one is missing or no folder.
+    Args:
+      root: one folder, or several as a sequence or separated by commas.
+
+    Returns:
+      {label: folder}; the label begins the names of the images in that folder, and it is "" for a single folder.
+
+    Raises:
+      UserError: if a folder is missing or is a file.
     """
     if isinstance(root, str) and "," in root and not Path(root).expanduser().exists():
         root = [part.strip() for part in root.split(",") if part.strip()]
@@ -46,7 +60,7 @@ def parse_roots(root: str | Path | Sequence[str | Path]) -> dict[str, Path]:
             raise UserError(f"The image folder {folder} {problem}; give a folder.")
     if len(folders) == 1:
         return {"": folders[0]}
-    labels = [folder.resolve().name for folder in folders]  # "." has none of its own
+    labels = [folder.resolve().name for folder in folders]  # resolved, since "." has no name of its own
     return {
         label if labels.count(label) == 1 else f"{label}_{i}": folder
         for i, (label, folder) in enumerate(zip(labels, folders, strict=True), 1)
@@ -54,7 +68,7 @@ def parse_roots(root: str | Path | Sequence[str | Path]) -> dict[str, Path]:
 
 
 def path_of(roots: Mapping[str, Path], name: str) -> Path:
-    """Returns where the image called `name` lies."""
+    """Returns the path of the image called `name`."""
     if "" in roots:
         return roots[""] / name
     label, _, rest = name.partition("/")
@@ -62,15 +76,17 @@ def path_of(roots: Mapping[str, Path], name: str) -> Path:
 
 
 def title(roots: Mapping[str, Path]) -> str:
-    """Returns how messages call the folders."""
+    """Returns a description of the folders for messages."""
     return f"folder{'s' if len(roots) > 1 else ''} {', '.join(map(str, roots.values()))}"
 
 
 def find_images(roots: Mapping[str, Path]) -> list[str]:
-    """Returns the sorted names of all images, at any depth, with an extension that Pillow reads.
+    """Returns the sorted names of all images, at any depth, whose extension Pillow reads.
 
-    Hidden files and folders are passed over.
-    Raises: UserError naming the folder that holds none.
+    Hidden files and folders are skipped.
+
+    Raises:
+      UserError: if a folder holds no image.
     """
     extensions, names = readable_extensions(), []
     for label, root in roots.items():
@@ -82,6 +98,7 @@ def find_images(roots: Mapping[str, Path]) -> list[str]:
 
 
 def _walk(root: Path, extensions: set[str]) -> Iterable[str]:
+    """Yields the paths of all images below a folder, relative to it."""
     for folder, subfolders, files in os.walk(root):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         below = Path(folder).relative_to(root)
@@ -91,6 +108,7 @@ def _walk(root: Path, extensions: set[str]) -> Iterable[str]:
 
 
 def _why_empty(root: Path) -> str:
+    """Returns the end of the message for a folder without images."""
     if (root / METADATA).is_file():
         return "is a prepared set; read it with --config.data.source=prepared"
     if any(root.rglob("data.mdb")):
@@ -99,27 +117,34 @@ def _why_empty(root: Path) -> str:
 
 
 def read_split(path: str | Path, names: Sequence[str]) -> list[str]:
-    """Returns those of `names` that a split's text file lists, sorted.
+    """Returns the sorted names that the text file of a split lists.
 
-    A line holds one name: the path below the folder, or one that ends with it, or the file's name alone where only one
-    image has it, each with or without extension. Blank lines and lines that begin with # are passed over; listed images
-    that are not there are reported.
-    Raises: UserError if the file cannot be read, lists nothing that is there, or a name that several images have.
+    Each line holds one name: the path below the folder, or a path that ends with it, or the name of the file alone if
+    only one image has it. The extension may be missing. Blank lines and lines that begin with # are skipped, and listed
+    images that do not exist are reported.
+
+    Args:
+      path: the text file.
+      names: names of all images.
+
+    Raises:
+      UserError: if the file cannot be read, no listed image exists, or a listed name belongs to several images.
     """
     path = Path(path).expanduser()
     try:
-        lines = [line.strip() for line in path.read_text().splitlines()]
+        lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as e:
         why = e.strerror if isinstance(e, OSError) else "it is no text"
-        raise UserError(f"The split file {path} cannot be read ({why}); give a text file with a name a line.") from e
+        raise UserError(f"The split file {path} cannot be read ({why}); give a text file with a name per line.") from e
+    deepest = max((name.count("/") for name in names), default=0) + 1
     listed = [line.removeprefix("./") for line in lines if line and not line.startswith("#")]
     by_path, by_file = _aliases(names, str), _aliases(names, _file)
     chosen, missing = set(), []
     for line in listed:
-        parts = line.split("/")
-        ends = ["/".join(parts[i:]) for i in range(len(parts))]  # a list may name folders above data.root
+        parts = line.split("/")[-deepest:]
+        ends = ["/".join(parts[i:]) for i in range(len(parts))]  # a list may also name the folders above data.root
         keys = [(by_path, key) for end in ends for key in (end, _stem(end))]
-        keys += [(by_file, line), (by_file, _stem(line))]  # only a line without folders is a key there
+        keys += [(by_file, line), (by_file, _stem(line))]  # only a line without a folder is a key of by_file
         found = next((known[key] for known, key in keys if key in known), ())
         if len(found) > 1:
             raise UserError(f"{line} in the split file {path} may be {found[0]} or {found[1]}; write the whole path.")
@@ -127,7 +152,7 @@ def read_split(path: str | Path, names: Sequence[str]) -> list[str]:
         if not found:
             missing.append(line)
     if not chosen:
-        example = f", as {listed[0]}," if listed else ""
+        example = f", such as {listed[0]}," if listed else ""
         raise UserError(
             f"None of the {len(listed)} names in the split file {path}{example} is an image of this data set, whose "
             f"first is {names[0]}; give names relative to data.root."
@@ -146,7 +171,7 @@ def _stem(name: str) -> str:
 
 
 def _aliases(names: Sequence[str], part: Callable[[str], str]) -> Mapping[str, list[str]]:
-    """Maps a part of each name, with and without extension, to the names that have it."""
+    """Maps a part of each name, with and without extension, to all names that contain this part."""
     aliases = defaultdict(list)
     for name in names:
         for key in dict.fromkeys((part(name), _stem(part(name)))):
@@ -155,11 +180,19 @@ def _aliases(names: Sequence[str], part: Callable[[str], str]) -> Mapping[str, l
 
 
 def hold_out(names: list[str], is_readable: Callable[[str], bool], split: str, title: str) -> list[str]:
-    """Returns the names of a split: `val` is a twentieth by a hash of the names, `train` the rest, `all` both.
+    """Returns the names of a split: "val" is a twentieth, chosen by a hash of the names, "train" the rest, "all" both.
 
-    A split has at least one readable image, and no more are decoded than that takes to find; of one image both splits
-    are that image.
-    Raises: UserError if none is readable.
+    Each split has at least one readable image, and only as many images are decoded as it takes to find one. If there is
+    a single readable image, both splits hold it.
+
+    Args:
+      names: names of all images.
+      is_readable: tells whether the image of a name can be decoded.
+      split: "train", "val" or "all".
+      title: what the images are called in messages.
+
+    Raises:
+      UserError: if no image is readable.
     """
 
     def first_readable(candidates):

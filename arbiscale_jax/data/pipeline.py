@@ -1,9 +1,9 @@
-"""From sources to batches, through grain."""
+"""Makes batches of training and validation examples from the images of a source, with grain."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import grain
 import numpy as np
@@ -12,30 +12,47 @@ from absl import flags
 from arbiscale_jax.errors import UserError
 
 from .degradations import make_shrink
+from .folders import SplitFiles
 from .processes import follow_parent, start_quiet_tracker
+from .records import RecordOptions
 from .sources import SOURCES, Source, make_source
-from .transforms import example, val_example
+from .transforms import ExampleSpec, example, val_example
 
-_BUFFER = 4  # batches ready ahead of the training
-_SHUFFLED = 2048  # records shuffled at once, at least: grain spends 30 ms / n on a record where there are only n
-_VAL_FIELDS = ("image_size", "lr_size", "target_max", "target_patch", "center_crop")
-_EXAMPLE_FIELDS = (*_VAL_FIELDS, "flip", "transpose", "recolor", "min_crop", "target_min")
+_BUFFER = 4  # batches that are prepared ahead of the training
+_SHUFFLED = 2048  # least number of records shuffled together; with n records grain spends 30 ms / n on each
 _SOURCE_FIELDS = ("image_size", "split_file", "val_split_file", "tfds_dir", "image_feature")
 
 logger = logging.getLogger(__name__)
 
 
+class Batches(Iterator[dict[str, np.ndarray]], Protocol):
+    """Iterates over batches, each {name: array}, which are prepared ahead until `close` is called."""
+
+    def close(self) -> None:
+        """Stops preparing batches and ends the loader's processes."""
+
+
 def train_batches(
     config: Mapping[str, Any], seed: int, batch_size: int, start_step: int = 0, rows: Sequence[int] | None = None
-) -> Iterator[dict[str, np.ndarray]]:
-    """Iterates over the batches start_step, start_step + 1, ... without end; batch k is a pure function of (seed, k).
+) -> Batches:
+    """Iterates without end over the batches start_step, start_step + 1, ...; batch k is a function of (seed, k) alone.
 
-    Args: config, config.data; seed, any integer; batch_size, of all devices together; rows, those of each batch that
-      are wanted (default: all), nothing else is read. Every image comes equally often, in an order drawn anew each
-      round. config.workers processes (0: one thread) prepare batches ahead, and end with this one, however it ends; a
-      script that uses processes needs the `if __name__ == "__main__"` guard.
-    Returns: an iterator of `transforms.example`'s arrays with a leading batch axis; its close() ends the loader.
-    Raises: UserError if a field or the source is wrong.
+    Every image comes equally often, in an order that is drawn anew for each round through the images. config.workers
+    processes (0: one thread) prepare batches ahead, and they end when this process ends. A script that uses processes
+    needs the `if __name__ == "__main__"` guard.
+
+    Args:
+      config: config.data of an experiment.
+      seed: any integer.
+      batch_size: examples per batch, over all devices together.
+      start_step: number of the first batch.
+      rows: rows of each batch that are wanted; nothing else is read. None is all.
+
+    Returns:
+      An iterator over the arrays of `transforms.example` with a leading batch axis; its close() ends the loader.
+
+    Raises:
+      UserError: if a field or the source is wrong.
     """
     transform = _make_transform(config)
     if batch_size < 1 or start_step < 0:
@@ -45,41 +62,48 @@ def train_batches(
 
 
 def views(config: Mapping[str, Any], seed: int, num: int) -> tuple[grain.MapDataset, dict[str, Any]]:
-    """Draws `num` examples of every training image; example i is a pure function of (seed, i).
+    """Draws `num` examples, called views, of every training image; example i is a function of (seed, i) alone.
 
-    Returns: the examples (v * images + i is view v of image i), and what identifies them: every field that they depend
-      on, the images' names, their files' sizes and times, and the seed, as JSON-like values.
-    Raises: UserError if a field or the source is wrong.
+    Args:
+      config: config.data of an experiment.
+      seed: any integer.
+      num: views per image.
+
+    Returns:
+      The examples, where number v * (number of images) + i is view v of image i, and their identity as values that JSON
+      can represent: every field that they depend on, the names of the images, the sizes and times of their files, the
+      seed and the number of views.
+
+    Raises:
+      UserError: if a field or the source is wrong.
     """
     transform = _make_transform(config)
     source = train_source(config, _cache_bytes(config))
-    fields = (*_EXAMPLE_FIELDS, *_SOURCE_FIELDS, "source", "root", "degradation", "lr_scale_min", "lr_scale_max")
+    fields = (*ExampleSpec._fields, *_SOURCE_FIELDS, "source", "root", "degradation", "lr_scale_min", "lr_scale_max")
     identity = {field: config[field] for field in fields} | {"real": dict(config["real"]), "seed": seed, "views": num}
     identity["images"] = [source.name(i) for i in range(len(source))]
     identity["files"] = source.stamps()
     return grain.MapDataset.source(source).repeat(num).seed(seed % 2**32).random_map(transform), identity
 
 
-def view_batches(
-    examples: grain.MapDataset, batch_size: int, start: int, workers: int
-) -> Iterator[dict[str, np.ndarray]]:
-    """Batches `views` in order, from example `start` to the last; the last batch may be smaller."""
+def view_batches(examples: grain.MapDataset, batch_size: int, start: int, workers: int) -> Batches:
+    """Iterates over batches of `views` in order, from example `start` to the end; the last batch may be smaller."""
     return _start(examples[start:].batch(batch_size, drop_remainder=False), workers)
 
 
 def shuffled_batches(
-    source: Sequence[Mapping[str, np.ndarray]],
+    source: grain.sources.RandomAccessDataSource[Mapping[str, np.ndarray]],
     seed: int,
     batch_size: int,
     start_step: int = 0,
     rows: Sequence[int] | None = None,
-) -> Iterator[dict[str, np.ndarray]]:
-    """Iterates without end over prepared examples in an order drawn anew each round; batch k depends on (seed, k)."""
+) -> Batches:
+    """Iterates without end over stored examples, shuffled anew each round; batch k is a function of (seed, k) alone."""
     return _start(_batched(_in_random_order(source, seed), batch_size, rows)[start_step:], workers=0)
 
 
 class _Rows:
-    """The examples of some rows of every batch of `batch_size`, in order."""
+    """Picks the examples that are in some rows of every batch of `batch_size` examples, in order."""
 
     def __init__(self, examples: grain.MapDataset, batch_size: int, rows: Sequence[int]):
         self._examples, self._batch_size, self._rows = examples, batch_size, tuple(rows)
@@ -93,89 +117,112 @@ class _Rows:
 
 
 def _batched(examples: grain.MapDataset, batch_size: int, rows: Sequence[int] | None) -> grain.MapDataset:
-    """Joins endless examples to batches, or to the given rows of them."""
+    """Joins endless examples into batches, or into the given rows of those batches."""
     if rows is None or len(rows) == batch_size:
         return examples.batch(batch_size)
     return grain.MapDataset.source(_Rows(examples, batch_size, rows)).batch(len(rows))
 
 
-def _in_random_order(source: Sequence, seed: int) -> grain.MapDataset:
-    """Repeats a source without end, shuffled anew each round; every record comes equally often."""
+def _in_random_order(source: grain.sources.RandomAccessDataSource, seed: int) -> grain.MapDataset:
+    """Repeats a source without end and shuffles it anew each round; every record comes equally often."""
     rounds = grain.MapDataset.source(source).repeat(-(-_SHUFFLED // len(source)))
     return rounds.seed(seed % 2**32).shuffle().repeat()
 
 
-def _start(batches: grain.MapDataset, workers: int) -> Iterator[dict[str, np.ndarray]]:
-    """Reads batches ahead in `workers` processes, or in a thread."""
+def _start(batches: grain.MapDataset, workers: int) -> Batches:
+    """Starts preparing batches ahead in `workers` processes, or in one thread if there are none."""
     if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()  # grain reads its own flags, at their defaults where absl does not run the program
-    batches = batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=_BUFFER))
+        flags.FLAGS.mark_as_parsed()  # grain reads its flags, which are not parsed where absl does not run the program
+    loader = batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=_BUFFER))
     if workers:
         options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=2)
         start_quiet_tracker()
-        batches = batches.mp_prefetch(options, worker_init_fn=follow_parent)
-    return iter(batches)
+        loader = loader.mp_prefetch(options, worker_init_fn=follow_parent)
+    return iter(loader)
 
 
 def _make_transform(config: Mapping[str, Any]) -> Callable:
-    """Returns (image, rng) -> one training example. Raises: UserError if a field is wrong."""
+    """Returns a function (image, rng) -> one training example, or raises UserError if a field is wrong."""
     _check(config)
-    return partial(example, **{field: config[field] for field in _EXAMPLE_FIELDS}, shrink=make_shrink(config))
+    return partial(example, spec=_example_spec(config), shrink=make_shrink(config))
+
+
+def _example_spec(config: Mapping[str, Any]) -> ExampleSpec:
+    """Returns the fields of config.data that say how examples are cut."""
+    return ExampleSpec(**{field: config[field] for field in ExampleSpec._fields})
 
 
 def val_batch(config: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Cuts the config.val_num fixed crops that validation uses, always the same; config is config.data.
+    """Cuts the crops that validation uses; they are always the same.
 
-    They are spread over the held-out images, and over positions where an image gives several (its first is central).
+    The config.val_num crops are spread over the held-out images. If an image gives several, they are spread over
+    positions, and the first is in the middle.
 
-    Returns: one batch like `train_batches`', of `transforms.val_example`s.
-    Raises: UserError if a field or the source is wrong.
+    Args:
+      config: config.data of an experiment.
+
+    Returns:
+      One batch of `transforms.val_example`, with the same arrays as the batches of `train_batches`.
+
+    Raises:
+      UserError: if a field or the source is wrong.
     """
     _check(config)
-    fields = {field: config[field] for field in _VAL_FIELDS} | {"shrink": make_shrink(config)}
+    spec, shrink = _example_spec(config), make_shrink(config)
     source, num, examples = _val_source(config), config["val_num"], []
     for i in range(num):
         index, turn = (i % len(source), i // len(source)) if num > len(source) else (i * len(source) // num, 0)
-        examples.append(val_example(source[index], _spread(turn), np.random.default_rng(i), **fields))
+        examples.append(val_example(source[index], _spread(turn), np.random.default_rng(i), spec, shrink))
     return {key: np.stack([one[key] for one in examples]) for key in examples[0]}
 
 
 def _spread(n: int) -> tuple[float, float]:
-    """Returns point n of an even sequence over [0, 1)^2 (steps from the plastic number) that begins at the centre."""
+    """Returns point n of a sequence that fills [0, 1)^2 evenly from the middle on; its steps use the plastic number."""
     plastic = 1.3247179572447460
     return (0.5 + n / plastic) % 1.0, (0.5 + n / plastic**2) % 1.0
 
 
 def train_source(config: Mapping[str, Any], cache_bytes: int) -> Source:
-    """Opens the training images of config.data, less what is held out; cache_bytes as of `sources.make_source`.
+    """Opens the training images of config.data without those that are held out for validation.
 
-    Raises: UserError if a field or the source is wrong.
+    Args:
+      config: config.data of an experiment.
+      cache_bytes: as in `sources.make_source`.
+
+    Raises:
+      UserError: if a field or the source is wrong.
     """
-    own = config["source"] != "embedded" and config["val_source"]  # nothing has to be held out of it
+    own = config["source"] != "embedded" and config["val_source"]  # then nothing has to be held out
     if own and (config["val_source"], config["val_root"]) == (config["source"], config["root"]):
         logger.warning("data.val_root is data.root: validation uses images that are trained on.")
-    options = {field: config[field] for field in _SOURCE_FIELDS}
-    if own:
-        options["val_split_file"] = ""  # it is of val_root
+    val_file = "" if own else config["val_split_file"]  # it may list images of val_root instead
+    options = _source_options(config, SplitFiles(config["split_file"], val_file))
     return make_source(config["source"], config["root"], "all" if own else "train", cache_bytes, **options)
 
 
 def _cache_bytes(config: Mapping[str, Any]) -> int:
-    """Returns the memory for decoded images of one loader process."""
+    """Returns the bytes of decoded images that one loader process may keep."""
     return int(config["cache_gib"] * 2**30) // max(1, config["workers"])
 
 
 def _val_source(config: Mapping[str, Any]) -> Source:
-    options = {field: config[field] for field in _SOURCE_FIELDS}
+    """Opens the validation images of config.data."""
     kind = config["val_source"]
     if not kind:
+        options = _source_options(config, SplitFiles(config["split_file"], config["val_split_file"]))
         return make_source(config["source"], config["root"], "val", **options)
-    options |= {"split_file": config["val_split_file"], "val_split_file": ""}
+    options = _source_options(config, SplitFiles(config["val_split_file"]))
     return make_source(kind, config["val_root"], "all" if kind == "folder" else "val", **options)
 
 
+def _source_options(config: Mapping[str, Any], split_files: SplitFiles) -> dict[str, Any]:
+    """Returns the keyword arguments of `make_source` that config.data holds."""
+    records = RecordOptions(tfds_dir=config["tfds_dir"], image_feature=config["image_feature"])
+    return {"image_size": config["image_size"], "split_files": split_files, "records": records}
+
+
 def _check(config: Mapping[str, Any]) -> None:
-    """Raises UserError for the first field of config.data that makes no sense."""
+    """Checks the fields of config.data and raises UserError for the first one that makes no sense."""
     size, lr, patch = config["image_size"], config["lr_size"], config["target_patch"]
     low, high = config["target_min"], config["target_max"]
     for field in ("source", "val_source"):

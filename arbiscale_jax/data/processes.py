@@ -1,4 +1,4 @@
-"""Worker processes that end with the one that they work for, and not before."""
+"""Makes worker processes end when the process that started them ends, and not before."""
 
 import multiprocessing
 import os
@@ -6,26 +6,30 @@ import signal
 import threading
 from multiprocessing import resource_tracker
 
-GRACE = 30.0  # seconds that a loader goes on after SIGTERM
+GRACE = 30.0  # seconds that a loader continues after SIGTERM
 
 
 def end_with_parent() -> None:
-    """Makes this worker process end when its parent does, even by SIGKILL."""
+    """Makes this worker process end when its parent ends, even if the parent is killed by SIGKILL."""
 
-    def wait():
-        multiprocessing.parent_process().join()
+    def wait(parent):
+        parent.join()
         os._exit(1)
 
-    threading.Thread(target=wait, daemon=True).start()
+    if (parent := multiprocessing.parent_process()) is not None:
+        threading.Thread(target=wait, args=(parent,), daemon=True).start()
 
 
 def follow_parent(index: int, count: int) -> None:
-    """Prepares a loader process: it ends with its parent; a signal to the group leaves it be.
+    """Prepares a loader process: it ends with its parent, but not at a signal to the whole process group.
 
-    Ctrl-C and many schedulers signal every process; the parent then saves a checkpoint, for which it may need the batch
-    that it waits for, and closes its loaders itself. What such a process leaves in shared memory is removed by
-    multiprocessing's resource tracker, which outlives all processes that it serves.
-    Args: index, count, of the loaders (unused; grain passes them).
+    Ctrl-C and many schedulers signal every process. The parent then saves a checkpoint, for which it may need the batch
+    that it waits for, and closes its loaders itself. Shared memory that a loader leaves behind is freed by the resource
+    tracker of multiprocessing, which lives longer than all processes that use it.
+
+    Args:
+      index: number of this loader; unused, but grain passes it.
+      count: number of loaders; unused as well.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: _exit_later(GRACE))
@@ -33,9 +37,10 @@ def follow_parent(index: int, count: int) -> None:
 
 
 def start_quiet_tracker() -> None:
-    """Starts the resource tracker, so that it says nothing of the batches that lie ready in shared memory at the end.
+    """Starts the resource tracker of multiprocessing with its warnings switched off.
 
-    It removes them, as ever; its warning of leaked objects would make the end of every run look like a fault.
+    At the end of a run, batches that are ready in shared memory are not used any more. The tracker removes them either
+    way, but its warning about leaked objects would make the end of every run look like an error.
     """
     before = os.environ.get("PYTHONWARNINGS")
     quiet = "ignore::UserWarning:multiprocessing.resource_tracker"
@@ -50,6 +55,7 @@ def start_quiet_tracker() -> None:
 
 
 def _exit_later(seconds: float) -> None:
+    """Ends this process after some seconds."""
     timer = threading.Timer(seconds, os._exit, (1,))
     timer.daemon = True
     timer.start()

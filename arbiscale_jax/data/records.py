@@ -1,10 +1,9 @@
-"""Images in ArrayRecord files with TFDS metadata: prepared sets, read directly, and TFDS sets by name.
+"""Opens sets of images in ArrayRecord files with TFDS metadata: prepared sets by folder, and TFDS sets by name.
 
-A set is a directory with dataset_info.json (splits and their shards), features.json and the shards; `prepare` writes
-such directories, and TFDS does with file_format=array_record. Neither way of reading needs TensorFlow.
+A set is a directory with dataset_info.json, which lists the splits and their shards, features.json and the shards.
+`prepare` writes such directories, and so does TFDS with file_format=array_record. Reading them needs no TensorFlow.
 """
 
-import json
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -17,28 +16,35 @@ import numpy as np
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.images import decode_image
 
-from . import tf_example
+from . import metadata, tf_example
 from .folders import METADATA
+from .metadata import listed
+from .set_info import FORMAT, REMEDY, SetInfo, check_for_tfds, image_features, is_prepared, read_info, shard_paths
 
-FEATURES, FORMAT = "features.json", "array_record"
-SUMMARY = "prepare.json"  # in sets that data.prepare made
-SHARD_NAME = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"  # TFDS's template
-VAL_SPLITS = ("validation", "val", "test")  # the first that a set has is its validation split
-HELD_OUT_EVERY = 20  # without such a split, every 20th record of train is held out
-PREFERRED = ("image", "hr")  # image features, of several
+SUMMARY = "prepare.json"  # file in sets that data.prepare made
+VAL_SPLITS = ("validation", "val", "test")  # the first of these that a set has is its validation split
+HELD_OUT_EVERY = 20  # without a validation split, every 20th record of train is held out
+PREFERRED = ("image", "hr")  # the image features that are taken first if there are several
+
+
+class RecordOptions(NamedTuple):
+    """Holds the options of sources that read records: prepared sets and TFDS sets."""
+
+    tfds_dir: str = ""  # folder where TFDS keeps its sets; "" is $TFDS_DATA_DIR or ~/tensorflow_datasets
+    image_feature: str = ""  # feature that holds the image; "" is one of PREFERRED or the only one
 
 
 class RecordSet(NamedTuple):
-    """What a Source is made of."""
+    """Holds the opened records of one split, from which a Source is made."""
 
-    indices: np.ndarray  # of its records
-    read: Callable[[int], np.ndarray]  # index -> uint8 [h, w, 3]
-    title: str
-    files: tuple[Path, ...]  # that hold them
+    indices: np.ndarray  # numbers of the records that belong to the split, int [n]
+    read: Callable[[int], np.ndarray]  # number of a record -> uint8 [h, w, 3]
+    title: str  # what the set is called in messages
+    files: tuple[Path, ...]  # the files that hold the records
 
 
 class _Reader:
-    """Decodes record i's image with Pillow, as uint8 RGB [h, w, 3]; goes to worker processes."""
+    """Decodes the image of a record with Pillow to uint8 RGB [h, w, 3]; it can be sent to worker processes."""
 
     def __init__(self, records: Sequence[Any], image_of: Callable[[Any], bytes], title: str):
         self._records, self._image_of, self._title = records, image_of, title
@@ -47,13 +53,13 @@ class _Reader:
         name = f"Record {index} of {self._title}"
         try:
             content = self._image_of(self._records[int(index)])
-        except (RuntimeError, ValueError, KeyError, OSError) as e:
-            raise UserError(f"{name} cannot be read ({e}); copy or prepare the set again.") from e
+        except Exception as e:  # a damaged record may raise any error in three libraries
+            raise UserError(f"{name} cannot be read ({metadata.one_line(e)}); {REMEDY}.") from e
         return decode_image(content, name)
 
 
 class _ImageOf:
-    """Takes a feature from a serialized Example."""
+    """Returns one feature of a serialized tf.train.Example."""
 
     def __init__(self, feature: str):
         self._feature = feature
@@ -63,7 +69,7 @@ class _ImageOf:
 
 
 class _Item:
-    """Takes a feature from an example that TFDS has parsed."""
+    """Returns one feature of an example that TFDS has parsed."""
 
     def __init__(self, feature: str):
         self._feature = feature
@@ -72,131 +78,121 @@ class _Item:
         return example[self._feature]
 
 
-def is_prepared(directory: Path) -> bool:
-    """Tells whether `directory` is a set with TFDS metadata."""
-    return (directory / METADATA).is_file()
-
-
 def open_prepared(root: str | Path, split: str, feature: str = "") -> RecordSet:
-    """Opens a prepared set through grain alone; arguments as in `sources.make_source`.
+    """Opens a split of a prepared set with grain alone.
 
-    Raises: UserError if there is none, it is incomplete, not ArrayRecord, or has no such image feature.
+    Args:
+      root: folder of the set.
+      split: "train", "val" or "all", as in `sources.make_source`.
+      feature: feature that holds the image; "" is one of PREFERRED or the only one.
+
+    Raises:
+      UserError: if there is no set, or it is incomplete, not in ArrayRecord files, or has no such image feature.
     """
     if not str(root):
         raise UserError("The data source prepared needs a path; give it as config.data.root (or val_root).")
     root = Path(root).expanduser()
     info, feature = read_info(root), _pick_feature(root, feature)
-    _check_format(root, [info.get("fileFormat", "")])
-    splits = {one["name"]: one for one in info.get("splits", ())}
-    name, hold_out = _pick_split(splits, split, root)
-    paths = shard_paths(root, info, splits[name])
-    if missing := [path for path in paths if not path.is_file()]:
-        raise UserError(f"The prepared set {root} lacks {len(missing)} shards, as {missing[0].name}; copy it again.")
-    try:
-        records = grain.sources.ArrayRecordDataSource([str(path) for path in paths])
-        total = len(records)
-    except RuntimeError as e:
-        raise UserError(f"The shards of the prepared set {root} cannot be read ({e}); copy it again.") from e
+    _check_format(root, [info.file_format])
+    name, hold_out = _pick_split(info.splits, split, root)
+    records, paths = _open_shards(root, info, name)
     title = f"the prepared set {root} ({name})"
-    indices = _indices(total, split, hold_out, together=_is_tiled(root, name))
+    indices = _indices(len(records), split, hold_out, together=_is_tiled(root, name))
     return RecordSet(indices, _Reader(records, _ImageOf(feature), title), title, tuple(paths))
 
 
 def open_tfds(name: str, data_dir: str, split: str, feature: str = "") -> RecordSet:
-    """Opens a TFDS set, by name (lsun/bedroom, div2k/bicubic_x4:2.0.0) or directory, through TFDS's data source.
+    """Opens a split of a TFDS set with the data source of TFDS.
 
-    Args: data_dir, where TFDS keeps its sets, default $TFDS_DATA_DIR or ~/tensorflow_datasets; the others as in
-      `sources.make_source`.
-    Raises: UserError with the command that prepares the set, if there is none in ArrayRecord, or TFDS is missing.
+    Args:
+      name: name of the set, such as lsun/bedroom or div2k/bicubic_x4:2.0.0, or its directory.
+      data_dir: folder where TFDS keeps its sets; "" is $TFDS_DATA_DIR or ~/tensorflow_datasets.
+      split: "train", "val" or "all", as in `sources.make_source`.
+      feature: feature that holds the image; "" is one of PREFERRED or the only one.
+
+    Raises:
+      UserError: if TFDS is not installed, the set is damaged, or it does not exist in ArrayRecord files; then the
+        message has the command that prepares it.
     """
     directory = _find_tfds(name, data_dir)
-    feature = _pick_feature(directory, feature)
+    info, feature = read_info(directory), _pick_feature(directory, feature)
+    check_for_tfds(directory)
     try:
         import tensorflow_datasets as tfds
     except ImportError as e:
         raise UserError("The data source tfds needs the extra tfds; pip install 'arbiscale_jax[tfds]'.") from e
     try:
-        builder = tfds.builder_from_directory(directory)
-    except Exception as e:  # whatever a damaged description leads to
-        raise UserError(f"TFDS cannot open {directory} ({e}); prepare it again.") from e
-    _check_format(directory, [one.value for one in builder.info.available_file_formats()])
-    chosen, hold_out = _pick_split(builder.info.splits, split, directory)
-    decoders = {one: tfds.decode.SkipDecoding() for one in _image_features(directory)}  # TFDS would warn and use Pillow
+        builder: Any = tfds.builder_from_directory(directory)
+        formats = [one.value for one in builder.info.available_file_formats()]
+    except Exception as e:  # a damaged description may raise any error
+        raise UserError(f"TFDS cannot open {directory} ({metadata.one_line(e)}); prepare it again.") from e
+    _check_format(directory, formats)
+    chosen, hold_out = _pick_split(info.splits, split, directory)
+    shards, _ = _open_shards(directory, info, chosen)
+    # TFDS would decode with Pillow as well, and warn about it
+    decoders = {one: tfds.decode.SkipDecoding() for one in image_features(directory)}
     try:
         records = builder.as_data_source(split=chosen, decoders=decoders)
         total = len(records)
-    except (RuntimeError, OSError) as e:
-        raise UserError(f"The shards of {directory} cannot be read ({e}); prepare it again.") from e
+    except Exception as e:  # damaged shards do so as well
+        why = metadata.one_line(e)
+        raise UserError(f"The shards of {directory} cannot be read by TFDS ({why}); prepare it again.") from e
+    if total != len(shards):
+        raise UserError(
+            f"TFDS finds {total} records in the split {chosen} of {directory}, whose shards hold {len(shards)}; "
+            "prepare it again."
+        )
     title, files = f"the TFDS set {name} ({chosen})", tuple(sorted(p for p in directory.iterdir() if p.is_file()))
     return RecordSet(_indices(total, split, hold_out), _Reader(records, _Item(feature), title), title, files)
 
 
-def read_info(directory: Path) -> dict:
-    """Reads dataset_info.json. Raises: UserError if the set is missing or the file damaged."""
-    if not directory.is_dir():
+def _open_shards(directory: Path, info: SetInfo, split: str) -> tuple[Any, list[Path]]:
+    """Returns the serialized records of a split, and its files.
+
+    Raises:
+      UserError: if a file is missing or damaged, or the number of records is not the one that the set states.
+    """
+    paths, told = shard_paths(directory, info, info.splits[split]), sum(info.splits[split].shard_lengths)
+    if not paths:
+        raise UserError(f"The split {split} of {directory / METADATA} has no shards (shardLengths); {REMEDY}.")
+    if missing := [path for path in paths if not path.is_file()]:
         raise UserError(
-            f"The prepared set {directory} does not exist; make it with "
-            f"'python -m arbiscale_jax.data.prepare --input FOLDER --output {directory}'."
+            f"The prepared set {directory} lacks {len(missing)} shards, such as {missing[0].name}; copy it again."
         )
-    return _read_json(directory / METADATA)
-
-
-def shard_paths(directory: Path, info: dict, split: dict) -> list[Path]:
-    """Returns the files of one split of a set, in order."""
-    total = len(split["shardLengths"])
-    template = split.get("filepathTemplate") or SHARD_NAME
-    return [
-        directory / shard_name(template, info["name"], split["name"], number, total, info["fileFormat"])
-        for number in range(total)
-    ]
-
-
-def shard_name(template: str, dataset: str, split: str, number: int, total: int, suffix: str = FORMAT) -> str:
-    """Returns the name of shard `number` of `total`."""
-    place = f"{number:05d}-of-{total:05d}"
-    fields = {"DATASET": dataset, "SPLIT": split, "FILEFORMAT": suffix, "SHARD_X_OF_Y": place}
-    fields |= {"SHARD_INDEX": f"{number:05d}", "NUM_SHARDS": f"{total:05d}"}
-    return template.format(**fields)
-
-
-def read_if_any(path: Path) -> dict:
-    """Reads a JSON file, {} where there is none that can be read."""
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-
-
-def _read_json(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as e:
-        why = e.strerror if isinstance(e, OSError) else "it is not JSON"
-        raise UserError(f"{path} cannot be read ({why}); give the folder of a set that was prepared to the end.") from e
-
-
-def _image_features(directory: Path) -> list[str]:
-    features = _read_json(directory / FEATURES).get("featuresDict", {}).get("features", {})
-    return [name for name, one in features.items() if "image" in one or one["pythonClassName"].endswith(".Image")]
+        records: Any = grain.sources.ArrayRecordDataSource([str(path) for path in paths])
+        total = len(records)
+    except (RuntimeError, ValueError, OSError) as e:
+        why = metadata.one_line(e)
+        raise UserError(f"The shards of the prepared set {directory} cannot be read ({why}); copy it again.") from e
+    if total != told:
+        raise UserError(
+            f"The shards of split {split} hold {total} records and shardLengths in {directory / METADATA} say {told}; "
+            f"{REMEDY}."
+        )
+    return records, paths
 
 
 def _pick_feature(directory: Path, wanted: str) -> str:
-    """Returns the name of the feature that holds the image. Raises: UserError if it is unclear or not there."""
-    found = _image_features(directory)
+    """Returns the name of the feature that holds the image, or raises UserError if it is unclear or missing."""
+    found = image_features(directory)
     if wanted:
         if wanted not in found:
-            has = ", ".join(found) or "none"
+            has = listed(found) or "none"
             raise UserError(f"{directory} has no image feature {wanted!r} (data.image_feature); it has {has}.")
         return wanted
     if not found:
         raise UserError(f"{directory} has no image feature; give a set of images.")
     preferred = [name for name in PREFERRED if name in found]
     if not preferred and len(found) > 1:
-        raise UserError(f"{directory} has several image features; name one as config.data.image_feature: {found}.")
+        raise UserError(
+            f"{directory} has several image features; name one as config.data.image_feature: {listed(found)}."
+        )
     return (preferred or found)[0]
 
 
 def _check_format(directory: Path, formats: list[str]) -> None:
+    """Raises UserError if a set is not available in ArrayRecord files."""
     if FORMAT not in formats:
         raise UserError(
             f"{directory} is prepared as {', '.join(formats) or 'nothing known'}, which needs TensorFlow to be read; "
@@ -205,27 +201,27 @@ def _check_format(directory: Path, formats: list[str]) -> None:
 
 
 def _pick_split(splits, split: str, where: Path) -> tuple[str, bool]:
-    """Returns the set's own name of a split, and whether every 20th record of it is the validation split."""
+    """Returns the name that the set gives to a split, and whether its validation records have to be held out of it."""
     val = next((name for name in VAL_SPLITS if name in splits), None)
     if split == "val" and val:
         return val, False
     if "train" in splits:
         return "train", split != "all" and not val
     if len(splits) != 1:
-        raise UserError(f"{where} has the splits {', '.join(splits) or '-'}, none of them train; prepare one.")
+        raise UserError(f"{where} has the splits {listed(splits)}, none of them train; prepare one.")
     return next(iter(splits)), split != "all"
 
 
 def _is_tiled(root: Path, split: str) -> bool:
-    """Whether the records are tiles, which overlap, of images one after the other."""
-    try:
-        return read_if_any(root / SUMMARY)[split]["plan"]["fit"] == "tiles"
-    except (KeyError, TypeError):
-        return False  # made by others
+    """Tells whether the records are overlapping tiles, those of one image after those of another."""
+    made = metadata.read_if_any(root / SUMMARY, REMEDY)
+    if split not in made.members():
+        return False  # another program made the set
+    return made.member(split).member("plan").member("fit").text() == "tiles"
 
 
 def _indices(total: int, split: str, hold_out: bool, together: bool = False) -> np.ndarray:
-    """Returns which of `total` records belong to a split; `together`, the last ones are held out."""
+    """Returns which of `total` records belong to a split; with `together` the held-out ones are the last ones."""
     indices = np.arange(total)
     if not hold_out or total == 1:
         return indices
@@ -236,9 +232,11 @@ def _indices(total: int, split: str, hold_out: bool, together: bool = False) -> 
 
 
 def _find_tfds(name: str, data_dir: str) -> Path:
-    """Returns the directory of a TFDS set: name[/config][:version] below data_dir, the newest version."""
+    """Returns the directory of a TFDS set NAME[/CONFIG][:VERSION] below data_dir; without a version, the newest one."""
     if not name:
-        raise UserError("The data source tfds needs a name, as lsun/bedroom; give it as config.data.root or val_root.")
+        raise UserError(
+            "The data source tfds needs a name such as lsun/bedroom; give it as config.data.root or val_root."
+        )
     if is_prepared(Path(name).expanduser()):
         return Path(name).expanduser()
     base = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()

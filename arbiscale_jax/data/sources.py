@@ -1,4 +1,4 @@
-"""Sources of images by index: folders, prepared and TFDS sets, known data sets, and scikit-image's photographs."""
+"""Opens sources of images: folders, prepared and TFDS sets, known data sets, and the photographs of scikit-image."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -11,7 +11,8 @@ from arbiscale_jax.images import read_image
 
 from . import folders
 from .catalog import DATASETS, locate
-from .records import RecordSet, open_prepared, open_tfds
+from .folders import SplitFiles
+from .records import RecordOptions, RecordSet, open_prepared, open_tfds
 
 SOURCES = ("embedded", "folder", "prepared", "tfds", *DATASETS)
 _EMBEDDED = {
@@ -31,24 +32,32 @@ _EMBEDDED = {
     "val": ("coffee",),
 }
 _EMBEDDED["all"] = _EMBEDDED["train"] + _EMBEDDED["val"]
+_NO_SPLIT_FILES, _DEFAULT_RECORDS = SplitFiles(), RecordOptions()
 
 
 class Source:
-    """Images by index, uint8 RGB [h, w, 3] (read-only), h and w varying; decoded ones are kept while there is room.
+    """Returns images by index, as read-only uint8 RGB [h, w, 3] of any h and w, and keeps decoded ones while they fit.
 
-    An image that cannot be read is reported once a process, and the next one that can stands in for it: what an index
-    gives depends on the files alone.
+    An image that cannot be read is reported once per process and replaced by the next readable one, so the image at an
+    index depends on the files alone.
+
+    Args:
+      names: what `read` is called with, one for each image: names of files, or numbers of records as an array.
+      read: decodes the image of a name.
+      title: what the source is called in messages.
+      cache_bytes: largest memory that decoded images take, in bytes.
+      files: returns the paths of the files that hold the images.
     """
 
     def __init__(
         self,
-        names: Sequence,
+        names: Sequence | np.ndarray,
         read: Callable[..., np.ndarray],
         title: str,
         cache_bytes: int = 2**30,
         files: Callable[[], Iterable[Path]] = tuple,
     ):
-        self._names = names if isinstance(names, np.ndarray) else tuple(names)  # an array: numbers of records
+        self._names = names if isinstance(names, np.ndarray) else tuple(names)  # an array holds numbers of records
         self._read, self._title, self._files = read, title, files
         self._room, self._decoded = cache_bytes, {}
 
@@ -56,7 +65,7 @@ class Source:
         return len(self._names)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Raises: UserError if no image is left that can be read."""
+        """Returns an image, or the next readable one; raises UserError if no image can be read any more."""
         for i in range(index, index + len(self)):
             image = self.read(i % len(self))
             if image is not None:
@@ -64,7 +73,7 @@ class Source:
         raise UserError(f"{self._title} holds no image that can be read any more; give a folder with intact ones.")
 
     def read(self, index: int) -> np.ndarray | None:
-        """Returns the very image of this index, None (reported once) where it cannot be read."""
+        """Returns the image at an index itself, or reports once that it cannot be read and returns None."""
         name = self._names[index]
         image = self._decoded.get(name)
         if image is None:
@@ -74,11 +83,11 @@ class Source:
         return image
 
     def name(self, index: int) -> str:
-        """Returns the image's name: of an embedded photograph, the path below the folder, or the record's number."""
+        """Returns the name of an image: a path below the folder, the number of a record, or a name in scikit-image."""
         return str(self._names[index])
 
     def stamps(self) -> list[tuple[int, int]]:
-        """Returns size and time of change (ns) of each file that the images are read from: another picture, others."""
+        """Returns (bytes, time of last change in ns) of each file that holds images; these show when a file changes."""
         found = (path.stat() for path in self._files())
         return [(one.st_size, one.st_mtime_ns) for one in found]
 
@@ -87,7 +96,7 @@ class Source:
             self._room -= image.nbytes
             self._decoded[name] = image
 
-    def __getstate__(self):  # a worker process decodes for itself
+    def __getstate__(self):  # a worker process keeps decoded images of its own
         room = self._room + sum(image.nbytes for image in self._decoded.values())
         return self.__dict__ | {"_decoded": {}, "_room": room}
 
@@ -102,67 +111,75 @@ def make_source(
     cache_bytes: int = 2**30,
     *,
     image_size: int = 0,
-    split_file: str | Path = "",
-    val_split_file: str | Path = "",
-    tfds_dir: str = "",
-    image_feature: str = "",
+    split_files: SplitFiles = _NO_SPLIT_FILES,
+    records: RecordOptions = _DEFAULT_RECORDS,
 ) -> Source:
     """Opens a source of images.
 
-    Args: kind, one of SOURCES: "embedded" (scikit-image's photographs; validation: the cup of coffee); "folder" (root:
-      a folder, or several joined, separated by commas; searched recursively for every extension that Pillow reads);
-      "prepared" (root: a set written by data.prepare); "tfds" (root: a TFDS name, as lsun/bedroom); or the name of a
-      known data set (root: where it and others lie, see catalog).
-      split, "train", "val" or "all": what a source has no validation split for holds out a twentieth, a folder by a
-      hash of the names; all holds nothing out of train. Of a folder with one image both splits are that image.
-      cache_bytes, decoded images kept in memory at most; image_size, side of the images that will be cut out.
-      split_file and val_split_file, of folders: text files of the names of train and val.
-      tfds_dir, where TFDS keeps its sets; image_feature, of prepared and TFDS sets with several.
-    Raises: UserError if kind or split is unknown, or the images are missing, or none of them is readable.
+    Args:
+      kind: one of SOURCES: "embedded" (the photographs that come with scikit-image; validation has the cup of coffee),
+        "folder", "prepared", "tfds", or the name of a known data set (see catalog).
+      root: for "folder" a folder, or several joined, as a sequence or separated by commas, which are searched
+        recursively for every extension that Pillow reads; for "prepared" a set written by data.prepare; for "tfds" a
+        TFDS name such as lsun/bedroom; for a known data set the folder where it and others lie.
+      split: "train", "val" or "all". A source without a validation split holds out a twentieth of its images, a folder
+        by a hash of their names; "all" holds nothing out. With a single image both splits are that image.
+      cache_bytes: largest memory that decoded images take, in bytes.
+      image_size: side in pixels of the images that will be cut out; a known data set is read in a size that suffices.
+      split_files: lists of the images of each split; only for folders and known data sets.
+      records: options of prepared and TFDS sets.
+
+    Raises:
+      UserError: if kind or split is unknown, the images are missing, or none of them is readable.
     """
     if split not in _EMBEDDED:
         raise UserError(f"Unknown split {split!r}; known are {', '.join(_EMBEDDED)}.")
     if kind not in SOURCES:
         raise UserError(f"Unknown data source {kind!r}; known are {', '.join(SOURCES)}.")
-    if (split_file or val_split_file) and kind in ("embedded", "prepared", "tfds"):
+    if any(split_files) and kind in ("embedded", "prepared", "tfds"):
         raise UserError(f"data.split_file and data.val_split_file split folders, not data.source={kind}; unset them.")
     if kind == "embedded":
         return Source(_EMBEDDED[split], _read_embedded, "scikit-image's photographs", cache_bytes)
+    if kind != "folder" and not isinstance(root, str | Path):
+        raise UserError(f"data.source={kind} reads one root, got {root!r}; data.source=folder joins several.")
     if kind in DATASETS:
-        place = locate(kind, root, split, image_size)
+        place = locate(kind, str(root), split, image_size)
         if place.kind == "prepared":
-            if split_file or val_split_file:
+            if any(split_files):
                 raise UserError(
                     f"data.split_file and data.val_split_file do not split the prepared set {place.root}; unset them, "
                     "or read the pictures with data.source=folder."
                 )
-            return _from_records(open_prepared(place.root, place.split, image_feature), cache_bytes)
-        files = (split_file or place.split_file, val_split_file or place.val_split_file)
+            return _from_records(open_prepared(str(place.root), place.split, records.image_feature), cache_bytes)
+        known = place.split_files
+        files = SplitFiles(split_files.train or known.train, split_files.val or known.val)
         if place.split == "all":  # validation has a folder of its own, and each list is of its own folder
-            files = (val_split_file if split == "val" else files[0], "")
-        return _from_folders(place.root, place.split, *files, cache_bytes)
+            files = SplitFiles(split_files.val if split == "val" else files.train)
+        return _from_folders(place.root, place.split, files, cache_bytes)
     if kind == "folder":
-        return _from_folders(root, split, split_file, val_split_file, cache_bytes)
+        return _from_folders(root, split, split_files, cache_bytes)
     if kind == "tfds":
-        return _from_records(open_tfds(str(root), tfds_dir, split, image_feature), cache_bytes)
-    return _from_records(open_prepared(str(root), split, image_feature), cache_bytes)
+        return _from_records(open_tfds(str(root), records.tfds_dir, split, records.image_feature), cache_bytes)
+    return _from_records(open_prepared(str(root), split, records.image_feature), cache_bytes)
 
 
-def _from_folders(root, split: str, split_file, val_split_file, cache_bytes: int) -> Source:
+def _from_folders(root, split: str, files: SplitFiles, cache_bytes: int) -> Source:
+    """Opens a split of one or several folders."""
     roots = folders.parse_roots(root)
     read, title, every = partial(_read_file, roots), folders.title(roots), folders.find_images(roots)
-    names = folders.read_split(split_file, every) if split_file else every
-    if val_split_file:
-        val = folders.read_split(val_split_file, every)
+    names = folders.read_split(files.train, every) if files.train else every
+    if files.val:
+        val = folders.read_split(files.val, every)
         names = {"train": sorted(set(names) - set(val)), "val": val, "all": names}[split]
         if not names:
-            raise UserError(f"The split file {val_split_file} leaves no image of the {title} to train on; shorten it.")
-        split = "all"  # of these, nothing is held out
+            raise UserError(f"The split file {files.val} leaves no image of the {title} to train on; shorten it.")
+        split = "all"  # the list has made the split
     names = folders.hold_out(names, lambda name: _try_to_read(read, name) is not None, split, title)
     return Source(names, read, f"The {title}", cache_bytes, partial(_paths, roots, names))
 
 
 def _from_records(records: RecordSet, cache_bytes: int) -> Source:
+    """Makes a source of opened records."""
     if not len(records.indices):
         raise UserError(f"{records.title[0].upper()}{records.title[1:]} holds no image; prepare it again.")
     title = records.title[0].upper() + records.title[1:]
@@ -170,10 +187,11 @@ def _from_records(records: RecordSet, cache_bytes: int) -> Source:
 
 
 def _read_embedded(name: str) -> np.ndarray:
+    """Returns a photograph of scikit-image in three channels."""
     import skimage.data
 
     image = getattr(skimage.data, name)()
-    image = image[0] if isinstance(image, tuple) else image  # the stereo pair: left, right, disparity
+    image = image[0] if isinstance(image, tuple) else image  # the stereo pair is (left, right, disparity)
     return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)  # h w 3
 
 
@@ -186,7 +204,7 @@ def _paths(roots: Mapping[str, Path], names: Sequence[str]) -> list[Path]:
 
 
 def _try_to_read(read: Callable[..., np.ndarray], name) -> np.ndarray | None:
-    """Returns the image, or logs why there is none."""
+    """Returns an image, or logs why it cannot be read and returns None."""
     try:
         image = read(name)
     except UserError as e:

@@ -1,125 +1,147 @@
-"""From a photograph to one training example: crop, mirror, low resolution, window of the target.
+"""Makes one training example from an image: a crop, mirrored, with its low-resolution (LR) image and a target window.
 
-Letters: S image_size, l lr_size, p target_patch, c side of the crop in the photograph's pixels. Resizing is Pillow's
-BICUBIC throughout: a = -0.5, antialiased (the kernel widens when shrinking), in 8 bits: like Matlab's
-imresize, unlike PyTorch's default (a = -0.75, no antialiasing). Other ways to the LR image are in degradations.py.
+Letters: S is image_size, l is lr_size, p is target_patch, c is the side of the crop in pixels of the image. All
+resizing is Pillow's BICUBIC: a = -0.5, antialiased (the kernel widens when shrinking), in 8 bits. This is like
+imresize of Matlab and unlike the default of PyTorch (a = -0.75, no antialiasing). degradations.py has other ways to
+make the LR image.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from .degradations import BICUBIC, Shrink, resize
 
-WEAKEST = 0.4  # gain of a channel that recolouring weakens
+WEAKEST = 0.4  # smallest gain of a channel when colours are changed
+
+
+class ExampleSpec(NamedTuple):
+    """Holds the sizes and augmentations of examples that are cut out of images; these are fields of config.data."""
+
+    image_size: int  # S, side of the square image that the encoder sees, in pixels
+    lr_size: int  # l, side of the LR image; 0 makes none
+    target_min: int  # smallest side s to which the crop is resized to be the target
+    target_max: int  # largest such side
+    target_patch: int  # p, side of the window of the resized crop that is returned; at most target_min
+    min_crop: float = 1.0  # in (0, 1]: the crop's side is S / u with u ~ U[min_crop, 1]
+    center_crop: bool = False  # take the largest square in the middle instead of a random crop
+    flip: bool = False  # mirror half of the crops horizontally
+    transpose: bool = False  # mirror half of the crops vertically, and half along their diagonal
+    recolor: float = 0.0  # probability that the channels are put in a random order and weakened
 
 
 def example(
-    image: np.ndarray,
-    rng: np.random.Generator,
-    *,
-    image_size: int,
-    lr_size: int,
-    flip: bool,
-    transpose: bool,
-    recolor: float,
-    min_crop: float,
-    target_min: int,
-    target_max: int,
-    target_patch: int,
-    center_crop: bool = False,
-    shrink: Shrink | None = None,
+    image: np.ndarray, rng: np.random.Generator, spec: ExampleSpec, shrink: Shrink | None = None
 ) -> dict[str, np.ndarray]:
-    """Draws an example from an image, uint8 [h, w, 3]; the arguments are the fields of config.data.
-
-    shrink makes the LR image (degradations.make_shrink), None by bicubic; it draws last.
+    """Draws an example from an image.
 
     The crop's side is S / u with u ~ U[min_crop, 1], at most the image's shorter side: a smaller image is enlarged.
-    With center_crop it is the largest square in the middle instead, the protocol of faces and scenes.
-    With flip the crop is mirrored horizontally, with transpose vertically and along its diagonal, each by a fair coin;
-    with probability recolor its channels are put in a random order and each is weakened by a gain ~ U[WEAKEST, 1].
+    With center_crop it is the largest square in the middle instead, which is the protocol for faces and scenes.
+    With flip the crop is mirrored horizontally, with transpose vertically and along its diagonal, each with
+    probability 1/2. With probability recolor its channels are put in a random order and each of them is multiplied by
+    a gain ~ U[WEAKEST, 1].
 
-    Returns: image, float32 [S, S, 3] in [-1, 1]; lr, float32 [l, l, 3], the same image shrunk (only if lr_size > 0);
-      target, float32 [p, p, 3], a window of the crop resized from its own pixels to s x s, s uniform over the integers
-      in [target_min, target_max]; target_size, s, int32; target_start, the window's (top, left), int32 [2].
+    Args:
+      image: uint8 [h, w, 3].
+      rng: source of randomness; it is advanced.
+      spec: sizes and augmentations.
+      shrink: makes the LR image (see degradations.make_shrink) and draws after everything else; None is bicubic.
+
+    Returns:
+      image: float32 [S, S, 3] in [-1, 1].
+      lr: float32 [l, l, 3], the same image shrunk; only if lr_size > 0.
+      target: float32 [p, p, 3], a window of the crop resized from its own pixels to s x s, where s is uniform over the
+        integers in [target_min, target_max].
+      target_size: s, int32.
+      target_start: (top, left) of the window, int32 [2].
     """
     h, w, _ = image.shape
-    side = min(round(image_size / rng.uniform(min_crop, 1.0)), h, w)
+    side = min(round(spec.image_size / rng.uniform(spec.min_crop, 1.0)), h, w)
     top, left = rng.integers(h - side + 1), rng.integers(w - side + 1)
-    if center_crop:
+    if spec.center_crop:
         side, top, left = _middle(h, w)
     crop = image[top : top + side, left : left + side]  # c c 3
     crop = dihedral(
         crop,
-        horizontal=flip and rng.random() < 0.5,
-        vertical=transpose and rng.random() < 0.5,
-        diagonal=transpose and rng.random() < 0.5,
+        horizontal=spec.flip and rng.random() < 0.5,
+        vertical=spec.transpose and rng.random() < 0.5,
+        diagonal=spec.transpose and rng.random() < 0.5,
     )
-    if recolor and rng.random() < recolor:
+    if spec.recolor and rng.random() < spec.recolor:
         crop = np.uint8(np.rint(crop[..., rng.permutation(3)] * rng.uniform(WEAKEST, 1.0, 3)))
-    size = int(rng.integers(target_min, target_max + 1))
-    start = rng.integers(size - target_patch + 1, size=2)
-    return _render(crop, rng, image_size, lr_size, size, start, target_patch, shrink)
+    size = int(rng.integers(spec.target_min, spec.target_max + 1))
+    start = rng.integers(size - spec.target_patch + 1, size=2)
+    return _render(crop, rng, spec, shrink, size, start)
 
 
 def val_example(
     image: np.ndarray,
     position: tuple[float, float],
     rng: np.random.Generator,
-    *,
-    image_size: int,
-    lr_size: int,
-    target_max: int,
-    target_patch: int,
-    center_crop: bool = False,
+    spec: ExampleSpec,
     shrink: Shrink | None = None,
 ) -> dict[str, np.ndarray]:
-    """Cuts the crop at a position (y, x) in [0, 1]^2 of the room that it has; like `example` without chance.
+    """Cuts a fixed validation example out of an image; it is not augmented, and only `shrink` draws at random.
 
-    The crop's side is S (less where the image is smaller), s is target_max, the window is central; only shrink draws.
-    With center_crop the position has no room: the crop is the largest square in the middle.
+    The crop's side is S (less where the image is smaller), s is target_max, and the window is central. With
+    center_crop the crop is the largest square in the middle, whatever the position.
+
+    Args:
+      image: uint8 [h, w, 3].
+      position: where the crop lies, (y, x) in [0, 1]^2: (0, 0) is the top left, (1, 1) the bottom right.
+      rng: source of randomness of `shrink`; it is advanced.
+      spec: sizes; the augmentations are not used.
+      shrink: as in `example`.
+
+    Returns:
+      The same arrays as `example`.
     """
     h, w, _ = image.shape
-    side = min(image_size, h, w)
+    side = min(spec.image_size, h, w)
     top, left = (round(u * (length - side)) for u, length in zip(position, (h, w), strict=True))
-    if center_crop:
+    if spec.center_crop:
         side, top, left = _middle(h, w)
-    start = np.repeat((target_max - target_patch) // 2, 2)
+    start = np.repeat((spec.target_max - spec.target_patch) // 2, 2)
     crop = image[top : top + side, left : left + side]
-    return _render(crop, rng, image_size, lr_size, target_max, start, target_patch, shrink)
+    return _render(crop, rng, spec, shrink, spec.target_max, start)
 
 
 def _middle(h: int, w: int) -> tuple[int, int, int]:
-    """Returns the largest square in the middle: side, top, left."""
+    """Returns (side, top, left) of the largest square in the middle of an image."""
     side = min(h, w)
     return side, (h - side) // 2, (w - side) // 2
 
 
 def dihedral(image: np.ndarray, *, horizontal: bool, vertical: bool, diagonal: bool) -> np.ndarray:
-    """Mirrors [h, w, 3] horizontally, then vertically, then along its diagonal: all eight symmetries of the square."""
+    """Mirrors an image [h, w, 3] along the chosen axes, in the order of the arguments: all symmetries of a square."""
     image = image[:, ::-1] if horizontal else image
     image = image[::-1] if vertical else image
     return image.transpose(1, 0, 2) if diagonal else image
 
 
-def _render(crop, rng, image_size, lr_size, size, start, patch, shrink) -> dict[str, np.ndarray]:
-    """Makes image, lr and target from a square crop, uint8 [c, c, 3]."""
+def _render(crop, rng, spec: ExampleSpec, shrink: Shrink | None, size: int, start) -> dict[str, np.ndarray]:
+    """Makes the arrays of `example` from a square crop, uint8 [c, c, 3]."""
     crop = Image.fromarray(np.ascontiguousarray(crop))
-    image = crop.resize((image_size, image_size), BICUBIC)
-    top, left = start
-    scale = crop.width / size  # of the crop's pixels to the target's
-    box = (left * scale, top * scale, (left + patch) * scale, (top + patch) * scale)
-    box = tuple(min(edge, crop.width) for edge in box)  # the product may exceed the border by a rounding error
+    image = crop.resize((spec.image_size, spec.image_size), BICUBIC)
+    (top, left), patch = start, spec.target_patch
+    scale = crop.width / size  # pixels of the crop per pixel of the target
+
+    def edge(pixels):  # the product may exceed the border by a rounding error
+        return min(pixels * scale, crop.width)
+
+    box = (edge(left), edge(top), edge(left + patch), edge(top + patch))
     out = {
         "image": _to_float(image),  # S S 3
-        "target": _to_float(crop.resize((patch, patch), BICUBIC, box=box)),  # p p 3; the window alone is computed
+        "target": _to_float(crop.resize((patch, patch), BICUBIC, box=box)),  # p p 3; only the window is computed
         "target_size": np.int32(size),
         "target_start": np.asarray(start, np.int32),  # 2
     }
-    if lr_size:
-        out["lr"] = _to_float(shrink(image, rng) if shrink else resize(image, lr_size))  # l l 3
+    if spec.lr_size:
+        out["lr"] = _to_float(shrink(image, rng) if shrink else resize(image, spec.lr_size))  # l l 3
     return out
 
 
 def _to_float(image: Image.Image) -> np.ndarray:
-    """Maps 0..255 to float32 in [-1, 1]."""
+    """Maps levels 0 to 255 to float32 in [-1, 1]."""
     return np.divide(np.asarray(image), 127.5, dtype=np.float32) - np.float32(1)

@@ -1,8 +1,9 @@
-"""Diffusion as pure functions: schedule, samplers, losses. Knows no network."""
+"""Defines diffusion as pure functions: the noise schedule, samplers and losses. Nothing here depends on a network."""
 
 from .losses import eps_loss, mean_square, min_snr_weight, recon_loss, snr_weight
 from .samplers import (
     SAMPLERS,
+    Noise,
     ddim_inversion,
     ddim_sigma,
     ddim_step,
@@ -18,6 +19,7 @@ from .schedule import eps_from_z_0, make_alpha_bar, predict_z_0, q_sample
 
 __all__ = [
     "SAMPLERS",
+    "Noise",
     "ddim_inversion",
     "ddim_sigma",
     "ddim_step",

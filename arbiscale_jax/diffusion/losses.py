@@ -1,4 +1,4 @@
-"""The losses of the paper's second and third stage, one value per example."""
+"""Computes the losses of the paper's second and third stage, with one value per example."""
 
 import jax.numpy as jnp
 
@@ -6,34 +6,49 @@ from .schedule import at
 
 
 def mean_square(x):
-    """Means x^2 over all axes but the batch: [b ...] -> [b]."""
+    """Returns the mean of x^2 over all axes except the batch: [b ...] -> [b]."""
     return jnp.mean(jnp.square(x), axis=tuple(range(1, x.ndim)))
 
 
 def eps_loss(eps_hat, eps):
-    """L_dm of Eq. 4: the mean squared error of the noise, [b h w c] -> [b].
+    """Returns the loss L_dm (paper Eq. 4), the mean squared error of the noise: [b h w c] -> [b].
 
-    By Eq. 8 it already is the error of z_0-hat under the weight of Eq. 7, so alignment weights it no further.
+    By Eq. 8 this is the error of z_0-hat with the weight of Eq. 7 already, so alignment gives it no further weight.
     """
     return mean_square(eps_hat - eps)
 
 
 def snr_weight(t, alpha_bar, cap: float | None = None):
-    """The weight of Eq. 7, alpha_bar / (1 - alpha_bar) at t [b], at most `cap` -> [b]."""
+    """Returns the weight alpha_bar / (1 - alpha_bar) (paper Eq. 7) at t [b], at most `cap` -> [b]."""
     weight = at(alpha_bar / (1 - alpha_bar), t)[:, 0, 0, 0]
     return jnp.minimum(weight, cap) if cap else weight
 
 
 def min_snr_weight(t, alpha_bar, gamma: float):
-    """Hang et al. 2023, for eps: min(SNR, gamma) / SNR, SNR = alpha_bar / (1 - alpha_bar) at t [b] -> [b] in (0, 1]."""
+    """Returns the min-SNR weight for a network that predicts eps (Hang et al. 2023).
+
+    Args:
+      t: times, [b].
+      alpha_bar: [T] on the host.
+      gamma: largest signal-to-noise ratio that counts fully.
+
+    Returns:
+      min(SNR, gamma) / SNR with SNR = alpha_bar / (1 - alpha_bar) at t: [b] in (0, 1].
+    """
     return jnp.minimum(1.0, gamma / snr_weight(t, alpha_bar))
 
 
 def recon_loss(x_hat, x, t, alpha_bar, cap: float | None = None):
-    """L_recon of Eq. 7: weight times the mean squared error of the render, each example with its own t.
+    """Returns the loss L_recon (paper Eq. 7): the weighted mean squared error of a render.
 
-    Args: x_hat, the render of z_0-hat, and x, the image, [b h w 3]; t, [b]; alpha_bar, [T] on the host; cap, the
-      weight's largest value, None or 0 for none.
-    Returns: [b].
+    Args:
+      x_hat: the render of z_0-hat, [b h w 3].
+      x: the true image, [b h w 3].
+      t: time of each example, [b].
+      alpha_bar: [T] on the host.
+      cap: largest value of the weight; None or 0 is no limit.
+
+    Returns:
+      [b].
     """
     return snr_weight(t, alpha_bar, cap) * mean_square(x_hat - x)

@@ -1,7 +1,7 @@
-"""Reverse processes: DDIM (Song et al. 2021) and DPM-Solver++(2M) (Lu et al. 2022), each one scan under jit.
+"""Runs reverse processes: DDIM (Song et al. 2021) and DPM-Solver++(2M) (Lu et al. 2022), each as one scan under jit.
 
-A sampler visits noise levels alpha_bar[0] (noisiest) .. alpha_bar[S], evaluates eps_theta at the first S of them and
-ends at the schedule's alpha_bar_0, the least noise that training has seen; ddim_trailing ends at z_0-hat itself.
+A sampler visits S + 1 noise levels, from the noisiest one on, and evaluates eps_theta at the first S of them. It ends
+at alpha_bar_0 of the schedule, the least noise that training has seen; ddim_trailing ends at z_0-hat itself.
 """
 
 from functools import partial
@@ -15,56 +15,68 @@ SAMPLERS = ("ddim", "dpmpp", "ddim_trailing")
 
 
 class Trajectory(NamedTuple):
-    """Noise levels that a sampler visits, on the host."""
+    """Lists the noise levels that a sampler visits, as arrays on the host; the noisiest one is first."""
 
-    t: np.ndarray  # [S], times given to the network; fractional for dpmpp
-    alpha_bar: np.ndarray  # [S + 1] float64, at those times and at the end
+    t: np.ndarray  # times at which the network is evaluated, [S]; dpmpp has fractional ones
+    alpha_bar: np.ndarray  # alpha_bar at those times and at the end, float64 [S + 1]
 
 
 def _check_steps(steps: int, T: int) -> None:
+    """Raises ValueError unless the number of steps is a whole number from 1 to T."""
     if not (isinstance(steps, (int, np.integer)) and 1 <= steps <= T):
         raise ValueError(f"The number of sampling steps is a whole number from 1 to {T}, got {steps}.")
 
 
 def ddim_times(steps: int, T: int) -> np.ndarray:
-    """Returns the increasing times 1 + floor(k T / S), k = 0 .. S-1, for S < T, and 0 .. T-1 for S = T."""
+    """Returns S = steps increasing times: 1 + floor(k T / S) for k = 0 .. S - 1 if S < T, and 0 .. T - 1 if S = T."""
     _check_steps(steps, T)
     k = np.arange(steps, dtype=np.int64)
     return k if steps == T else 1 + k * T // steps
 
 
 def trailing_times(steps: int, T: int) -> np.ndarray:
-    """Returns the increasing times round((k + 1) T / S) - 1, k = 0 .. S-1 (Lin et al. 2024): the last is T - 1."""
+    """Returns S = steps increasing times round((k + 1) T / S) - 1, k = 0 .. S - 1 (Lin et al. 2024), up to T - 1."""
     _check_steps(steps, T)
     return np.rint(np.arange(1, steps + 1) * T / steps).astype(np.int64) - 1
 
 
 def first_time(steps: int, T: int, start: float = 1.0, sampler: str = "ddim") -> int:
-    """Returns where a sampler begins: its noisiest time over the share `start` in (0, 1] of the T times."""
+    """Returns the time at which a sampler begins, the noisiest of the share `start` in (0, 1] of the T times."""
     times = trailing_times if sampler == "ddim_trailing" else ddim_times
     return int(times(steps, _visited(T, start))[-1])
 
 
 def _visited(T: int, start: float) -> int:
+    """Returns how many of the T times belong to the share `start`, or raises ValueError if it is outside (0, 1]."""
     if not 0 < start <= 1:
         raise ValueError(f"start, the share of the times that sampling visits, lies in (0, 1], got {start}.")
     return max(1, round(start * T))
 
 
 def ddim_trajectory(steps: int, alpha_bar: np.ndarray, start: float = 1.0) -> Trajectory:
-    """DDIM's levels, noisiest first, the last step going to alpha_bar[0] (none is dropped)."""
+    """Returns the levels of DDIM, arguments as in `trajectory`; the last step goes to alpha_bar[0], so none is lost."""
     t = ddim_times(steps, _visited(len(alpha_bar), start))[::-1]
     return Trajectory(t, np.append(alpha_bar[t], alpha_bar[0]))
 
 
 def trailing_trajectory(steps: int, alpha_bar: np.ndarray, start: float = 1.0) -> Trajectory:
-    """DDIM's levels at `trailing_times`, noisiest first; the last step goes to z_0-hat (alpha_bar = 1)."""
+    """Returns the levels of DDIM at `trailing_times`, arguments as in `trajectory`; the last step goes to z_0-hat."""
     t = trailing_times(steps, _visited(len(alpha_bar), start))[::-1]
     return Trajectory(t, np.append(alpha_bar[t], 1.0))
 
 
 def trajectory(sampler: str, steps: int, alpha_bar: np.ndarray, start: float = 1.0) -> Trajectory:
-    """Returns the levels that one of SAMPLERS visits. Raises: ValueError for another."""
+    """Returns the noise levels that a sampler visits.
+
+    Args:
+      sampler: one of SAMPLERS.
+      steps: network evaluations.
+      alpha_bar: [T] on the host.
+      start: share of the T times, from 0 on, that is visited; in (0, 1].
+
+    Raises:
+      ValueError: if the sampler is unknown, or steps or start are out of range.
+    """
     if sampler not in SAMPLERS:
         raise ValueError(f"The sampler is one of {', '.join(SAMPLERS)}, got {sampler!r}.")
     make = {"ddim": ddim_trajectory, "dpmpp": dpmpp_trajectory, "ddim_trailing": trailing_trajectory}[sampler]
@@ -72,7 +84,10 @@ def trajectory(sampler: str, steps: int, alpha_bar: np.ndarray, start: float = 1
 
 
 def dpmpp_trajectory(steps: int, alpha_bar: np.ndarray, start: float = 1.0) -> Trajectory:
-    """Levels uniform in log-SNR from DDIM's first to alpha_bar[0]; t by linear interpolation in log-SNR."""
+    """Returns the levels of DPM-Solver++, arguments as in `trajectory`.
+
+    They are uniform in log-SNR from the first level of DDIM to alpha_bar[0]; t is interpolated linearly in log-SNR.
+    """
     first = first_time(steps, len(alpha_bar), start)
     log_snr = np.log(alpha_bar / (1 - alpha_bar))  # decreasing in t
     levels = np.linspace(log_snr[first], log_snr[0], steps + 1)
@@ -80,77 +95,114 @@ def dpmpp_trajectory(steps: int, alpha_bar: np.ndarray, start: float = 1.0) -> T
     return Trajectory(t[:-1], 1 / (1 + np.exp(-levels)))
 
 
-def ddim_step(z_t, eps_hat, a_t, a_s, sigma=0.0, noise=0.0):
-    """Goes from z_t to z_s: sqrt(a_s) z_0-hat + sqrt(1 - a_s - sigma^2) eps_hat + sigma noise (DDIM Eq. 12).
+def ddim_step(z_t, eps_hat, a_t, a_s, sigma=0.0, noise: jax.Array | float = 0.0):
+    """Returns z_s = sqrt(a_s) z_0-hat + sqrt(1 - a_s - sigma^2) eps_hat + sigma noise (DDIM Eq. 12).
 
-    Args: z_t, eps_hat, noise, [b h w c]; a_t and a_s, alpha_bar at both times; sigma, see `ddim_sigma`.
+    Args:
+      z_t: noisy latent, [b h w c].
+      eps_hat: its predicted noise, [b h w c].
+      a_t: alpha_bar at time t.
+      a_s: alpha_bar at time s, to which the step goes.
+      sigma: standard deviation of the added noise, see `ddim_sigma`.
+      noise: standard normal, [b h w c].
+
+    Returns:
+      z_s, [b h w c].
     """
     z_0 = (z_t - jnp.sqrt(1 - a_t) * eps_hat) / jnp.sqrt(a_t)
     return jnp.sqrt(a_s) * z_0 + jnp.sqrt(jnp.maximum(1 - a_s - sigma**2, 0)) * eps_hat + sigma * noise
 
 
 def ddim_sigma(a_t, a_s, eta: float):
-    """Returns eta sqrt((1 - a_s) / (1 - a_t) (1 - a_t / a_s)); eta = 1 is DDPM with variance beta-tilde."""
+    """Returns eta sqrt((1 - a_s) / (1 - a_t) (1 - a_t / a_s)) (DDIM Eq. 16); eta = 1 is DDPM, variance beta-tilde."""
     return eta * np.sqrt((1 - a_s) / (1 - a_t) * (1 - a_t / a_s))
 
 
+class Noise(NamedTuple):
+    """Describes the noise that DDIM adds in each step (DDIM Eq. 16)."""
+
+    eta: float  # amount in [0, 1]: 0 is deterministic, 1 is ancestral sampling
+    keys: jax.Array  # one random key per example, [b], so an example does not depend on the rest of its batch
+
+
 def sample(
-    eps_fn, z_T, alpha_bar, *, steps: int, sampler: str = "ddim", eta: float = 0.0, start: float = 1.0, keys=None
+    eps_fn, z_T, alpha_bar, *, steps: int, sampler: str = "ddim", start: float = 1.0, noise: Noise | None = None
 ):
     """Runs the whole reverse process.
 
-    Args: eps_fn, (z_t [b h w c], t [b]) -> eps_hat [b h w c]; z_T, [b h w c], standard normal or, at time
-      `first_time`, drawn from q(z_t | z_0) of some first guess; alpha_bar, [T] on the host; steps, network evaluations;
-      sampler, one of SAMPLERS; eta in [0, 1], DDIM's noise; start in (0, 1], the share of the T times, from 0 on, that
-      is visited; keys, one random key an example, [b], read where eta > 0, so an example does not depend on the rest
-      of its batch.
-    Returns: z_0 (at noise level alpha_bar[0]), [b h w c].
-    Raises: ValueError for an unknown sampler, steps outside 1 .. start T, eta or start out of range, or eta > 0 with
-      dpmpp.
+    Args:
+      eps_fn: function (z_t [b h w c], t [b]) -> eps_hat [b h w c].
+      z_T: the first latent [b h w c]: standard normal, or drawn from q(z_t | z_0) of a first guess at `first_time`.
+      alpha_bar: [T] on the host.
+      steps: network evaluations.
+      sampler: one of SAMPLERS.
+      start: share of the T times, from 0 on, that is visited; in (0, 1].
+      noise: noise that DDIM adds; None is a deterministic sampler.
+
+    Returns:
+      z_0 at the noise level where the sampler ends, [b h w c].
+
+    Raises:
+      ValueError: if the sampler is unknown, steps are not within 1 .. start T, eta or start are out of range, or there
+        is noise with dpmpp.
     """
     levels = trajectory(sampler, steps, alpha_bar, start)
-    if not 0 <= eta <= 1:
-        raise ValueError(f"eta lies in [0, 1], got {eta}.")
+    if noise and not 0 <= noise.eta <= 1:
+        raise ValueError(f"eta lies in [0, 1], got {noise.eta}.")
+    if noise and not noise.eta:
+        noise = None
     if sampler == "dpmpp":
-        if eta:
-            raise ValueError(f"dpmpp is deterministic: eta must be 0, got {eta}; use ddim for eta > 0.")
+        if noise:
+            raise ValueError(f"dpmpp is deterministic: eta must be 0, got {noise.eta}; use ddim for eta > 0.")
         return _sample_dpmpp(eps_fn, z_T, levels)
-    if eta and keys is None:
-        raise ValueError(f"eta = {eta} draws noise: pass keys, one an example.")
-    return _sample_ddim(eps_fn, z_T, levels, eta, keys)
+    return _sample_ddim(eps_fn, z_T, levels, noise)
 
 
 def ddim_inversion(eps_fn, z_0, alpha_bar, *, steps: int):
-    """Runs DDIM (eta = 0) backwards, to the noise that it turns into z_0, up to the size of its steps.
+    """Runs DDIM (eta = 0) backwards to the noise that it would turn into z_0, up to the error of its steps.
 
-    The levels of `ddim_trajectory` in the opposite order, eps_theta asked at the level that a step leaves (Kim et al.
-    2022, DiffusionCLIP). alpha_bar[:t0] ends the path below time t0; `sample` with it comes back.
-    Args: eps_fn as in `sample`; z_0, [b h w c], taken to be at noise level alpha_bar[0]; alpha_bar, [T] on the host.
-    Returns: z_t at the path's noisiest level, [b h w c].
-    Raises: ValueError for steps outside 1 .. T.
+    It visits the levels of `ddim_trajectory` in the opposite order and evaluates eps_theta at the level from which a
+    step goes (Kim et al. 2022, DiffusionCLIP). With alpha_bar[:t0] the path ends below time t0, and `sample` with the
+    same alpha_bar[:t0] returns from there.
+
+    Args:
+      eps_fn: as in `sample`.
+      z_0: latent at noise level alpha_bar[0], [b h w c].
+      alpha_bar: [T] on the host.
+      steps: network evaluations.
+
+    Returns:
+      z_t at the noisiest level of the path, [b h w c].
+
+    Raises:
+      ValueError: if steps are not within 1 .. T.
     """
     path = ddim_trajectory(steps, alpha_bar)
     times = np.append(path.t[1:], 0)[::-1]
-    return _sample_ddim(eps_fn, z_0, Trajectory(times, path.alpha_bar[::-1]), 0.0, None)
+    return _sample_ddim(eps_fn, z_0, Trajectory(times, path.alpha_bar[::-1]), None)
 
 
-def _sample_ddim(eps_fn, z_T, trajectory, eta, keys):
+def _sample_ddim(eps_fn, z_T, trajectory, noise: Noise | None):
+    """Runs DDIM along a trajectory: z_T [b h w c] -> [b h w c]."""
     a_t, a_s = trajectory.alpha_bar[:-1], trajectory.alpha_bar[1:]
-    sigma = ddim_sigma(a_t, a_s, eta) if eta else np.zeros_like(a_t)
+    sigma = ddim_sigma(a_t, a_s, noise.eta) if noise else np.zeros_like(a_t)
     constants = (trajectory.t, a_t, a_s, sigma, np.arange(len(a_t)))
     normal = jax.vmap(partial(jax.random.normal, shape=z_T.shape[1:]))
 
     def step(z_t, now):
         t, a_t, a_s, sigma, i = now
         eps_hat = eps_fn(z_t, jnp.full(z_t.shape[:1], t))
-        noise = normal(jax.vmap(jax.random.fold_in, (0, None))(keys, i)) if eta else 0.0
-        return ddim_step(z_t, eps_hat, a_t, a_s, sigma, noise), None
+        drawn = normal(jax.vmap(jax.random.fold_in, (0, None))(noise.keys, i)) if noise else 0.0
+        return ddim_step(z_t, eps_hat, a_t, a_s, sigma, drawn), None
 
     return jax.lax.scan(step, z_T, _on_device(constants))[0]
 
 
 def _sample_dpmpp(eps_fn, z_T, trajectory):
-    """Second-order multistep in the data prediction; the half-log-SNR steps h are equal, so r = 1."""
+    """Runs DPM-Solver++(2M), a second-order multistep method for predictions of z_0: z_T [b h w c] -> [b h w c].
+
+    The steps h in half the log-SNR are equal, so the ratio r of two steps is 1.
+    """
     a, s = np.sqrt(trajectory.alpha_bar), np.sqrt(1 - trajectory.alpha_bar)
     h = np.diff(np.log(a / s))
     extrapolate = np.where(np.arange(len(h)) > 0, 0.5, 0.0)  # 1 / (2 r); the first step is of first order
@@ -166,4 +218,5 @@ def _sample_dpmpp(eps_fn, z_T, trajectory):
 
 
 def _on_device(constants):
+    """Returns arrays of the host as float32 or int32 arrays on the device."""
     return tuple(jnp.asarray(x, jnp.float32 if x.dtype == np.float64 else jnp.int32) for x in constants)

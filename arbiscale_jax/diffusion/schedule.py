@@ -1,4 +1,4 @@
-"""The forward process and its inverse in closed form (paper Eq. 1, DDPM)."""
+"""Computes the forward process of diffusion and its inverse, in closed form (paper Eq. 1, DDPM)."""
 
 import jax
 import jax.numpy as jnp
@@ -6,10 +6,18 @@ import numpy as np
 
 
 def make_alpha_bar(timesteps: int, linear_start: float, linear_end: float) -> np.ndarray:
-    """Computes alpha_bar_t, the product of 1 - beta over s <= t, betas linear in the square root from start to end.
+    """Computes alpha_bar_t, the product of 1 - beta_s over all s <= t; the square roots of the betas are linear in s.
 
-    Returns: float64 [T], decreasing within (0, 1).
-    Raises: ValueError unless T >= 2 and 0 < linear_start <= linear_end < 1.
+    Args:
+      timesteps: T, number of times.
+      linear_start: first beta.
+      linear_end: last beta.
+
+    Returns:
+      float64 [T], decreasing within (0, 1).
+
+    Raises:
+      ValueError: unless T >= 2 and 0 < linear_start <= linear_end < 1.
     """
     if timesteps < 2 or not 0 < linear_start <= linear_end < 1:
         raise ValueError(
@@ -21,16 +29,24 @@ def make_alpha_bar(timesteps: int, linear_start: float, linear_end: float) -> np
 
 
 def at(values, t):
-    """Picks values[t] for a batch, shaped to broadcast: values [T] float64 on the host, t [b] -> float32 [b 1 1 1]."""
+    """Returns values[t], shaped to broadcast: values float64 [T] on the host, t [b] -> float32 [b 1 1 1]."""
     return jnp.asarray(values, jnp.float32)[t][:, None, None, None]
 
 
 def q_sample(z_0, eps, t, alpha_bar):
-    """Draws z_t ~ q(z_t | z_0) = sqrt(alpha_bar_t) z_0 + sqrt(1 - alpha_bar_t) eps (Eq. 1).
+    """Draws from q(z_t | z_0): z_t = sqrt(alpha_bar_t) z_0 + sqrt(1 - alpha_bar_t) eps (paper Eq. 1).
 
-    Args: z_0, clean latents, and eps, standard normal, both [b h w c]; t, integers in [0, T), [b]; alpha_bar, [T].
-    Returns: z_t, [b h w c].
-    Raises: ValueError if eps is not shaped like z_0.
+    Args:
+      z_0: clean latents, [b h w c].
+      eps: standard normal noise, [b h w c].
+      t: integers in [0, T), [b].
+      alpha_bar: [T] on the host.
+
+    Returns:
+      z_t, [b h w c].
+
+    Raises:
+      ValueError: if eps is not shaped like z_0.
     """
     if eps.shape != z_0.shape:
         raise ValueError(f"eps must match z_0 {z_0.shape}, got {eps.shape}.")
@@ -38,16 +54,22 @@ def q_sample(z_0, eps, t, alpha_bar):
 
 
 def predict_z_0(z_t, eps_hat, t, alpha_bar):
-    """Solves Eq. 1 for z_0 given a noise estimate: z_t, eps_hat [b h w c]; t [b] -> z_0-hat [b h w c]."""
+    """Solves paper Eq. 1 for z_0, given predicted noise: z_t, eps_hat [b h w c]; t [b] -> z_0-hat [b h w c]."""
     return at(np.sqrt(1 / alpha_bar), t) * z_t - at(np.sqrt(1 / alpha_bar - 1), t) * eps_hat
 
 
 def eps_from_z_0(z_t, z_0_hat, t, alpha_bar):
-    """Solves Eq. 1 for the noise that an estimate of z_0 means: the inverse of `predict_z_0`.
+    """Solves paper Eq. 1 for the noise, given a prediction of z_0; this is the inverse of `predict_z_0`.
 
-    Args: z_t, z_0_hat, [b h w c]; t, [b], within [0, T - 1]; fractional times are read off the log-SNR linearly, as
-      `samplers.dpmpp_trajectory` places them; alpha_bar, [T] on the host.
-    Returns: eps-hat, [b h w c].
+    Args:
+      z_t: noisy latents, [b h w c].
+      z_0_hat: predicted clean latents, [b h w c].
+      t: times in [0, T - 1], [b]; at fractional times the log-SNR is interpolated linearly, as
+        `samplers.dpmpp_trajectory` does.
+      alpha_bar: [T] on the host.
+
+    Returns:
+      eps_hat, [b h w c].
     """
     log_snr = jnp.asarray(np.log(alpha_bar / (1 - alpha_bar)), jnp.float32)
     times = jnp.arange(len(alpha_bar), dtype=jnp.float32)

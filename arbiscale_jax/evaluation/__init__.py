@@ -1,4 +1,4 @@
-"""Metrics, the protocols they are measured under, and the tables and pictures that show them.
+"""Measures models: it has the metrics, the protocols under which they are measured, and tables and pictures of results.
 
 `arbiscale eval` (cli/evaluate.py) is a thin layer over this package.
 """

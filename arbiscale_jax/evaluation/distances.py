@@ -1,4 +1,4 @@
-"""Distances between two sets of images, given as features [n, d]: Fréchet, kernel (MMD), precision and recall."""
+"""Computes distances between two sets of images from features [n, d]: Fréchet, kernel (MMD), precision and recall."""
 
 import math
 from collections.abc import Iterable
@@ -9,32 +9,37 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-KID_SUBSETS, KID_SIZE = 100, 1000  # Bińkowski et al. 2018
-NEIGHBORS = 3  # Kynkäänniemi et al. 2019
-_BLOCK = 1024  # rows of a distance matrix held at once
+KID_SUBSETS, KID_SIZE = 100, 1000  # as in Bińkowski et al. 2018
+NEIGHBORS = 3  # as in Kynkäänniemi et al. 2019
+_BLOCK = 1024  # number of rows of a distance matrix in memory at a time
 
 
 class Moments(NamedTuple):
-    """Mean and scatter of n feature vectors, in float64; sets are joined exactly, so a stream gives the whole's."""
+    """Holds the mean and the scatter matrix of n feature vectors, in float64.
 
-    n: int
-    mean: np.ndarray  # d
-    scatter: np.ndarray  # d d: sum of (x - mean)(x - mean)^T
+    The moments of two sets can be joined exactly, so features need not be in memory together.
+    """
+
+    n: int  # number of vectors
+    mean: np.ndarray  # [d]
+    scatter: np.ndarray  # [d d], the sum of (x - mean)(x - mean)^T
 
     @property
     def covariance(self) -> np.ndarray:
-        """Unbiased, [d, d]."""
+        """Returns the unbiased covariance, [d, d]."""
         return self.scatter / (self.n - 1)
 
 
 def moments(blocks: Iterable[np.ndarray]) -> Moments:
-    """Computes the moments of feature blocks [n_i, d], one at a time (Chan et al.'s update)."""
+    """Computes the moments of features from blocks [n_i, d], one at a time, with the update of Chan et al."""
     total = None
     for block in blocks:
         block = np.asarray(block, np.float64)
         mean = block.mean(axis=0)
         new = Moments(len(block), mean, (block - mean).T @ (block - mean))
         total = new if total is None else _join(total, new)
+    if total is None:
+        raise ValueError("There are no features to compute moments of.")
     return total
 
 
@@ -44,10 +49,11 @@ def _join(a: Moments, b: Moments) -> Moments:
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
-    """Fréchet distance of two Gaussians: |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)) (Heusel et al. 2017).
+    """Computes the Fréchet distance of two Gaussians (Heusel et al. 2017).
 
-    The trace of the root is the sum of the roots of the eigenvalues of C_a^(1/2) C_b C_a^(1/2), which is symmetric:
-    exact for singular covariances too (fewer images than features), without an added offset.
+    It is |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)). The trace of the last term is the sum of the square roots
+    of the eigenvalues of the symmetric matrix C_a^(1/2) C_b C_a^(1/2). That is exact for singular covariances too,
+    which fewer images than features give, and needs no added offset.
     """
     values, vectors = np.linalg.eigh(a.covariance)
     root = (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
@@ -59,10 +65,18 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 def kernel_distance(
     a: np.ndarray, b: np.ndarray, subsets: int = KID_SUBSETS, size: int = KID_SIZE, seed: int = 0
 ) -> tuple[float, float]:
-    """Kernel distance (KID, Bińkowski et al. 2018): unbiased MMD^2 with the kernel (x.y / d + 1)^3.
+    """Computes the kernel distance (KID, Bińkowski et al. 2018), the unbiased MMD^2 with the kernel (x.y / d + 1)^3.
 
-    Args: a, b, features [n, d]; `subsets` pairs of random subsets of `size` (all, once, where the sets are no larger).
-    Returns: the mean over subsets and their standard deviation (nan without subsets).
+    Args:
+      a: features [n, d].
+      b: features [m, d].
+      subsets: the number of pairs of random subsets.
+      size: the size of a subset; sets that are no larger are compared once, as a whole.
+      seed: the seed of the random choice.
+
+    Returns:
+      The mean over the subsets.
+      Their standard deviation, or nan without subsets.
     """
     size = min(size, len(a), len(b))
     if size == len(a) == len(b):
@@ -75,7 +89,7 @@ def kernel_distance(
 
 
 def _mmd2(a: np.ndarray, b: np.ndarray) -> float:
-    """Unbiased estimate of MMD^2 for the cubic kernel, in float64."""
+    """Computes the unbiased estimate of MMD^2 for the cubic kernel, in float64."""
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     n, m, d = len(a), len(b), a.shape[1]
 
@@ -89,13 +103,21 @@ def _mmd2(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def precision_recall(real: np.ndarray, fake: np.ndarray, neighbors: int = NEIGHBORS) -> tuple[float, float]:
-    """Precision and recall by k-nearest-neighbour manifolds (Kynkäänniemi et al. 2019).
+    """Computes precision and recall from nearest-neighbour manifolds (Kynkäänniemi et al. 2019).
 
-    A set's manifold is the union of balls around its features [n, d], each reaching the k-th nearest other one.
+    The manifold of a set is the union of balls around its features, each of which reaches the k-th nearest other
+    feature.
 
-    Returns: the share of fakes within the manifold of the reals, and of reals within that of the fakes.
+    Args:
+      real: features of real images, [n, d].
+      fake: features of generated images, [m, d].
+      neighbors: the number k.
+
+    Returns:
+      The share of fakes inside the manifold of the reals (precision).
+      The share of reals inside the manifold of the fakes (recall).
     """
-    center = real.mean(axis=0, dtype=np.float64).astype(np.float32)  # float32 distances lose least near the origin
+    center = real.mean(axis=0, dtype=np.float64).astype(np.float32)  # float32 distances are most exact near the origin
     real, fake = (np.asarray(x, np.float32) - center for x in (real, fake))
     return _share_within(fake, real, neighbors), _share_within(real, fake, neighbors)
 
@@ -107,17 +129,17 @@ def _share_within(points: np.ndarray, manifold: np.ndarray, neighbors: int) -> f
 
 
 def _blocks(fn, points: np.ndarray, others: np.ndarray):
-    """Applies fn(block, others) to blocks of rows; the last one is padded, so that one program serves all."""
-    others, rows = jnp.asarray(others), min(_BLOCK, len(points))
+    """Applies fn(block, others) to blocks of rows; the last one is padded, so that one compiled program serves all."""
+    manifold, rows = jnp.asarray(others), min(_BLOCK, len(points))
     for start in range(0, len(points), rows):
         block = points[start : start + rows]
         padded = np.pad(block, ((0, rows - len(block)), (0, 0)))
-        yield fn(jnp.asarray(padded), others)[: len(block)]
+        yield fn(jnp.asarray(padded), manifold)[: len(block)]
 
 
 @partial(jax.jit, static_argnames="neighbors")
 def _radii(block, others, *, neighbors: int):
-    """Squared distance to the k-th nearest other: a point of the set is nearest to itself."""
+    """Computes the squared distances to the k-th nearest other point; a point of the set is nearest to itself."""
     nearest, _ = jax.lax.top_k(-_squared_distances(block, others), min(neighbors + 1, len(others)))
     return -nearest[:, -1]
 

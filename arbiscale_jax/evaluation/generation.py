@@ -1,7 +1,7 @@
-"""Measures generated images against real ones: features are streamed to disk in shards, images are not kept.
+"""Measures generated images against real ones; features are written to disk in shards, and images are not kept.
 
-A shard holds the features of SHARD consecutive images at every size. Finished shards are found again, so that an
-interrupted measurement, or one of more images, goes on where it was.
+A shard holds the features of SHARD consecutive images at every size. Finished shards are found again, so an interrupted
+measurement, or one of more images, continues where the earlier one ended.
 """
 
 import hashlib
@@ -9,15 +9,16 @@ import json
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
 
+from arbiscale_jax.artifacts.weights import hash_weights
 from arbiscale_jax.data import Source
 from arbiscale_jax.inference import Model, batch
-from arbiscale_jax.training.mesh import replicate, shard_batch
-from arbiscale_jax.weights import hash_weights
-from arbiscale_jax.whole_files import replacing
+from arbiscale_jax.runtime.mesh import replicate, shard_batch
+from arbiscale_jax.runtime.whole_files import replacing
 
 from . import distances
 from .features import Extractor
@@ -26,23 +27,29 @@ from .self_ssim import self_ssim
 
 SELF_SSIM_IMAGES = 5000  # as in the paper's Table 1
 SHARD = 256
-_SELF_SSIM = "self_ssim"  # key in a shard
+_SELF_SSIM = "self_ssim"  # key of the matrices in a shard
 
 Size = tuple[int, int]
 
 
 def size_name(size: Size) -> str:
+    """Returns the name under which arrays and rows of this size are stored."""
     return f"{size[0]}x{size[1]}"
 
 
 def write_shards(
-    folder: Path, num: int, compute: Callable[[range], Mapping[str, np.ndarray]], advance: Callable[[int], None]
+    folder: Path, num: int, compute: Callable[[range], Mapping[str, Any]], advance: Callable[[int], None]
 ) -> list[Path]:
-    """Computes arrays of the items 0 .. num - 1, shard by shard; what a finished shard covers is not computed again.
+    """Computes arrays for the items 0 .. num - 1, one shard at a time; finished shards are not computed again.
 
-    Args: compute, (numbers) -> arrays with a row an item, fewer where items were left out; advance, called with the
-      number of items that were found on disk.
-    Returns: the shards' files in order.
+    Args:
+      folder: the folder for the shards.
+      num: the number of items.
+      compute: (numbers) -> arrays with one row per item, fewer if items were left out.
+      advance: a function that is called with the number of items that were found on disk.
+
+    Returns:
+      The files of the shards in order.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
@@ -58,16 +65,16 @@ def write_shards(
 
 
 def _covered(path: Path) -> int:
-    """Returns the end of the numbers that a shard covers, 0 without a whole one."""
+    """Returns the end of the range of items that a shard covers, or 0 if there is no complete shard."""
     try:
-        with np.load(path) as arrays:
+        with path.open("rb") as file, np.load(file) as arrays:  # given a path, numpy would leave a damaged file open
             return int(arrays["stop"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return 0
 
 
 def read_shards(paths: Sequence[Path], key: str, num: int | None = None) -> Iterator[np.ndarray]:
-    """Yields the arrays `key` of the shards, the first `num` rows of all together."""
+    """Yields the arrays `key` of the shards, up to the first `num` rows of all shards together."""
     for path in paths:
         with np.load(path) as arrays:
             rows = arrays[key][:num]
@@ -77,23 +84,34 @@ def read_shards(paths: Sequence[Path], key: str, num: int | None = None) -> Iter
             yield rows
 
 
-def real_features(
-    source: Source,
-    stamp: list,
-    num: int,
-    sizes: Sequence[Size],
-    extractor: Extractor,
-    batch_size: int,
-    folder: Path,
-    advance: Callable[[int], None],
-) -> list[Path]:
-    """Writes shards of features of `num` images, a fixed random choice where the source has more.
+class Job(NamedTuple):
+    """Says how features are computed and where they are stored."""
 
-    For each size an image's largest central window of that aspect ratio is resized to it (antialiased bicubic). Images
-    that cannot be read are left out.
+    sizes: Sequence[Size]  # the image sizes
+    extractor: Extractor | None  # the network; None means SelfSSIM alone
+    batch_size: int  # the number of images at a time
+    folder: Path  # the folder for the folders of shards
+    advance: Callable[[int], None]  # a function that is called with the number of images done
 
-    Args: stamp, of `source_stamp`.
+
+def real_features(source: Source, stamp: list, num: int, job: Job) -> list[Path]:
+    """Writes shards of features of real images, a fixed random choice if the source has more than are asked for.
+
+    For each size, the largest central window of that aspect ratio is resized to it (antialiased bicubic). Images that
+    cannot be read are left out.
+
+    Args:
+      source: the images.
+      stamp: the result of `source_stamp`.
+      num: the number of images.
+      job: how features are computed, with an extractor.
+
+    Returns:
+      The files of the shards in order.
     """
+    sizes, extractor, batch_size, folder, advance = job
+    if extractor is None:
+        raise ValueError("Features of real images need an extractor.")
     order = np.random.default_rng(0).permutation(len(source))
 
     def compute(numbers):
@@ -112,16 +130,28 @@ def real_features(
 
 
 def spread(model: Model, mesh: Mesh) -> Model:
-    """Returns the model with its weights on every device of the mesh, for `generated_batch`."""
-    return Model(model.config, replicate(model.params, mesh), model.scale_factor)
+    """Returns a copy of the model whose weights are on every device of the mesh, for `generated_batch`."""
+    params = replicate(model.params, mesh)
+    return Model(model.config, params, model.scale_factor, dtype=model.dtype, tile=model.tile)
 
 
 def generated_batch(
     model: Model, start: int, batch_size: int, sizes: Sequence[Size], mesh: Mesh, **sampling
 ) -> list[np.ndarray]:
-    """Renders the latents start .. start + batch_size - 1 at each size: uint8 [batch_size, H, W, 3] each.
+    """Renders the latents start .. start + batch_size - 1 at each size.
 
-    Args: model, of `spread`; sampling, seed, steps, sampler, eta. Latent i is that of `model.generate`, up to rounding.
+    Latent i is that of `model.generate`, up to rounding.
+
+    Args:
+      model: the model, as `spread` returns it.
+      start: the number of the first latent.
+      batch_size: the number of latents.
+      sizes: the image sizes.
+      mesh: the device mesh.
+      **sampling: seed, steps, sampler and eta.
+
+    Returns:
+      One array uint8 [batch_size, H, W, 3] per size.
     """
     numbers = range(start, start + batch_size)
     z = batch.sample_numbers(model, numbers, put=lambda z_T: shard_batch({"z": z_T}, mesh)["z"], **sampling)
@@ -129,31 +159,28 @@ def generated_batch(
     return [batch.render_features(model, features, size) for size in sizes]
 
 
-def generated_features(
-    model: Model,
-    num: int,
-    sizes: Sequence[Size],
-    extractor: Extractor | None,
-    batch_size: int,
-    mesh: Mesh,
-    folder: Path,
-    advance: Callable[[int], None],
-    *,
-    with_self_ssim: bool,
-    **sampling,
-) -> list[Path]:
-    """Writes shards of features, and SelfSSIM matrices of the first SELF_SSIM_IMAGES, of generated images.
+def generated_features(model: Model, num: int, job: Job, mesh: Mesh, *, with_self_ssim: bool, **sampling) -> list[Path]:
+    """Writes shards of features of generated images, and SelfSSIM matrices of the first SELF_SSIM_IMAGES of them.
 
-    Args: model, of `spread`; extractor, None for SelfSSIM alone; batch_size, images at once; sampling, as in
-      `generated_batch`.
+    Args:
+      model: the model, as `spread` returns it.
+      num: the number of images.
+      job: how features are computed.
+      mesh: the device mesh.
+      with_self_ssim: whether to compute the SelfSSIM matrices.
+      **sampling: seed, steps, sampler and eta.
+
+    Returns:
+      The files of the shards in order.
     """
+    sizes, extractor, batch_size, folder, advance = job
 
     def compute(numbers):
         found = {}
         for start in range(numbers.start, numbers.stop, batch_size):
             some = range(start, min(start + batch_size, numbers.stop))
-            renders = generated_batch(model, start, batch_size, sizes, mesh, **sampling)  # whole: one program
-            for size, images in zip(sizes, renders):
+            renders = generated_batch(model, start, batch_size, sizes, mesh, **sampling)  # a whole batch: one program
+            for size, images in zip(sizes, renders, strict=True):
                 if extractor:
                     found.setdefault(size_name(size), []).append(extractor.apply(images)[: len(some)])
             if with_self_ssim:
@@ -176,9 +203,18 @@ def measure(
     extractor: Extractor,
     metrics: Sequence[str],
 ) -> list[dict]:
-    """Compares `num` images on each side, at each size.
+    """Compares the features of `num` real and `num` generated images at each size.
 
-    Returns: for each size: size, images, and the metrics, the distances under the extractor's names for them.
+    Args:
+      real: the shards of real images.
+      generated: the shards of generated images.
+      num: the number of images of each kind.
+      sizes: the image sizes.
+      extractor: the network that made the features.
+      metrics: some of fd, kd, precision and recall.
+
+    Returns:
+      One dict per size with size, images and the metrics; the distances have the names that the extractor gives them.
     """
     rows = []
     for size in sizes:
@@ -191,14 +227,24 @@ def measure(
             if "kd" in metrics:
                 row[extractor.kernel], row[f"{extractor.kernel}_std"] = distances.kernel_distance(a, b)
             if {"precision", "recall"} & set(metrics):
-                found = dict(zip(("precision", "recall"), distances.precision_recall(a, b)))
+                found = dict(zip(("precision", "recall"), distances.precision_recall(a, b), strict=True))
                 row |= {name: found[name] for name in metrics if name in found}
         rows.append(row)
     return rows
 
 
 def self_ssim_matrix(generated: Sequence[Path], num: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Averages SelfSSIM over images: mean and standard error, [S, S] each, and the number of images."""
+    """Averages SelfSSIM over images.
+
+    Args:
+      generated: the shards of generated images.
+      num: the number of images.
+
+    Returns:
+      The mean, [S, S].
+      Its standard error, [S, S].
+      The number of images.
+    """
     found = np.concatenate(list(read_shards(generated, _SELF_SSIM, num)))
     n = len(found)
     error = found.std(axis=0, ddof=1) / np.sqrt(n) if n > 1 else np.full(found.shape[1:], np.nan)
@@ -206,22 +252,23 @@ def self_ssim_matrix(generated: Sequence[Path], num: int) -> tuple[np.ndarray, n
 
 
 def count_rows(paths: Sequence[Path], key: str) -> int:
+    """Counts the rows of the array `key` over all shards."""
     return sum(len(rows) for rows in read_shards(paths, key))
 
 
 def model_stamp(model: Model) -> list:
-    """Identifies a model by its configuration and weights."""
+    """Returns what identifies a model: its configuration and a hash of its weights."""
     config = json.dumps(model.config, sort_keys=True, default=lambda x: x.to_dict())
     return [config, model.scale_factor, hash_weights(model.params)]
 
 
 def source_stamp(source: Source) -> list:
-    """Identifies images: their names, and sizes and times of the files that hold them."""
+    """Returns what identifies images: their names, and the sizes and times of the files that hold them."""
     return [[source.name(i) for i in range(len(source))], source.stamps()]
 
 
 def _shard_folder(folder: Path, kind: str, about: list, sizes: Sequence[Size], extractor: Extractor | None) -> Path:
-    """A folder's name tells what is in it, so that other settings never find the wrong features."""
+    """Returns a folder whose name depends on all settings, so that features of other settings are never mixed in."""
     about = [
         about,
         [size_name(size) for size in sizes],

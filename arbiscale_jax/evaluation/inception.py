@@ -1,8 +1,9 @@
-"""Inception-v3 in the variant that FID is defined with: features of the last average pooling, 2048 of them.
+"""Computes the 2048 features of Inception-v3 in the variant that defines FID, taken after the last average pooling.
 
-The network of the TensorFlow graph inception-2015-12-05 (Szegedy et al. 2015; Heusel et al. 2017), whose weights
-pytorch-fid converted. It differs from torchvision's: average pooling leaves padding out of the count, and the last
-block pools by maximum. Images are resized to 299 as that graph did: bilinear, from the corner, without antialiasing.
+It is the network of the TensorFlow graph inception-2015-12-05 (Szegedy et al. 2015; Heusel et al. 2017), whose weights
+pytorch-fid converted. It differs from torchvision's in two ways: average pooling does not count the padding, and the
+last block pools by the maximum. Images are resized to 299 as that graph does it: bilinear, aligned at the corner,
+without antialiasing.
 """
 
 import hashlib
@@ -17,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from arbiscale_jax.errors import UserError
-from arbiscale_jax.interop.files import read_state_dict
-from arbiscale_jax.whole_files import replacing
+from arbiscale_jax.interop.checkpoint_files import read_state_dict
+from arbiscale_jax.runtime.whole_files import replacing
 
 SIDE, DIM = 299, 2048
 NAME = "pt_inception-2015-12-05-6726825d.pth"
@@ -28,7 +29,7 @@ _BN_EPSILON = 1e-3
 
 
 def layers() -> Iterator[tuple[str, int, int, tuple[int, int]]]:
-    """Lists the convolutions: name, channels in, channels out, kernel (height, width)."""
+    """Lists the convolutions, each as name, input channels, output channels and kernel (height, width)."""
     yield "Conv2d_1a_3x3", 3, 32, (3, 3)
     yield "Conv2d_2a_3x3", 32, 32, (3, 3)
     yield "Conv2d_2b_3x3", 32, 64, (3, 3)
@@ -76,9 +77,17 @@ def layers() -> Iterator[tuple[str, int, int, tuple[int, int]]]:
 
 
 def fold(state: Mapping[str, np.ndarray], where: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Turns a state dict into kernels [h w i o] and biases [o] with batch normalisation folded in, by layer name.
+    """Turns a state dict into kernels [h w i o] and biases [o] by layer name, with batch normalisation folded in.
 
-    Raises: UserError naming the first array that is missing or has another shape.
+    Args:
+      state: the state dict.
+      where: what error messages call its file.
+
+    Returns:
+      A dict from layer name to (kernel, bias), in float32.
+
+    Raises:
+      UserError: if an array is missing or has another shape; the message names the first one.
     """
     out = {}
     for name, channels, width, kernel in layers():
@@ -88,7 +97,7 @@ def fold(state: Mapping[str, np.ndarray], where: str) -> dict[str, tuple[np.ndar
             if key not in state or state[key].shape != shape:
                 found = state[key].shape if key in state else "missing"
                 raise UserError(f"{where} is not FID's Inception-v3: {key} is {found}, not {shape}; give {NAME}.")
-        weight, gamma, beta, mean, var = (np.float64(state[key]) for key in expected)
+        weight, gamma, beta, mean, var = (np.asarray(state[key], np.float64) for key in expected)
         factor = gamma / np.sqrt(var + _BN_EPSILON)
         kernel = weight.transpose(2, 3, 1, 0) * factor
         out[name] = (kernel.astype(np.float32), (beta - mean * factor).astype(np.float32))
@@ -96,18 +105,20 @@ def fold(state: Mapping[str, np.ndarray], where: str) -> dict[str, tuple[np.ndar
 
 
 def load(path: str | os.PathLike = "") -> dict:
-    """Reads the weights from a .pth or .safetensors file, by default the cached or downloaded one.
+    """Reads the weights from a .pth or .safetensors file, by default from the cached or downloaded one.
 
-    Raises: UserError if the file is missing or another network's, or nothing can be downloaded.
+    Raises:
+      UserError: if the file is missing or of another network, or the download fails.
     """
     path = Path(path) if path else download()
     return fold(read_state_dict(path), str(path))
 
 
 def download() -> Path:
-    """Returns the weights' file in the cache folder (ARBISCALE_CACHE, see cli.program), fetched if need be.
+    """Returns the file of weights in the cache folder (ARBISCALE_CACHE, see cli.program), downloading it if needed.
 
-    Raises: UserError if it cannot be fetched or its SHA-256 is wrong.
+    Raises:
+      UserError: if the download fails or the file's SHA-256 is wrong.
     """
     folder = Path(os.environ.get("ARBISCALE_CACHE") or Path.home() / ".cache" / "arbiscale_jax").expanduser()
     path = folder / NAME
@@ -126,7 +137,7 @@ def download() -> Path:
 
 
 def apply(weights: Mapping, images):
-    """Computes features of images [b h w 3] in 0..255, of any size -> [b 2048]."""
+    """Computes the features [b 2048] of images [b h w 3] in 0..255 of any size."""
     x = resize_299(jnp.asarray(images, jnp.float32))
     return pooled_features(weights, (x - 128) / 128)
 
@@ -138,7 +149,7 @@ def resize_299(x):
 
 
 def _bilinear(side: int) -> np.ndarray:
-    """The matrix [299, side] of that interpolation along one axis."""
+    """Returns the matrix [299, side] of this interpolation along one axis."""
     at = np.arange(SIDE) * (side / SIDE)
     low = np.floor(at).astype(int)
     out = np.zeros((SIDE, side))
@@ -148,7 +159,7 @@ def _bilinear(side: int) -> np.ndarray:
 
 
 def pooled_features(weights: Mapping, x):
-    """Runs the network on x [b h w 3], about [-1, 1] and at least 75 a side, up to the average pooling -> [b 2048]."""
+    """Runs the network up to the average pooling on x [b h w 3] in about [-1, 1], at least 75 x 75: [b 2048]."""
 
     def conv(name, x, stride=1, padding="VALID"):
         kernel, bias = weights[name]
@@ -158,7 +169,7 @@ def pooled_features(weights: Mapping, x):
         )
         return jax.nn.relu(x + bias.reshape(1, 1, 1, -1))
 
-    def chain(x, *names):  # stride 1, size kept
+    def chain(x, *names):  # with stride 1, so that the size stays
         for name in names:
             x = conv(name, x, padding="SAME")
         return x
@@ -208,7 +219,7 @@ def _max_pool(x, stride: int, padding: str):
 
 
 def _mean_pool(x):
-    """3x3, stride 1, same size; the padding does not count."""
+    """Averages over 3 x 3 pixels with stride 1; the padding does not count."""
 
     def total(x):
         return jax.lax.reduce_window(x, 0.0, jax.lax.add, (1, 3, 3, 1), (1, 1, 1, 1), "SAME")

@@ -1,4 +1,4 @@
-"""Contact sheets, grids over sizes and curves, drawn with Pillow. Images are uint8 RGB [h, w, 3]."""
+"""Draws contact sheets, grids over sizes and curves with Pillow; images are uint8 RGB [h, w, 3]."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,19 +7,19 @@ from PIL import Image, ImageDraw, ImageFont
 
 from .protocols import Pair, resize
 
-CELL, GAP, LABEL = 288, 6, 20  # pixels: a cell's side, between cells, of a line of text
-ZOOM = 4  # the zoomed crop is at most so much smaller than the picture
+CELL, GAP, LABEL = 288, 6, 20  # in pixels: the side of a cell, the gap between cells, the height of a line of text
+ZOOM = 4  # the zoomed crop is at most this many times smaller than the picture
 _INK, _PAPER, _MARK = (20, 20, 20), (255, 255, 255), (230, 30, 30)
 _COLORS = ((31, 119, 180), (214, 39, 40), (44, 160, 44), (148, 103, 189), (255, 127, 14), (23, 190, 207))
 
 
 def detailed_window(image: np.ndarray, side: int) -> tuple[int, int]:
-    """Returns top and left of the side x side window with most detail: the largest sum of absolute gradients."""
+    """Returns top and left of the side x side window with the largest sum of absolute gradients."""
     grey = image.mean(axis=2)
     detail = np.abs(np.diff(grey, axis=0))[:, :-1] + np.abs(np.diff(grey, axis=1))[:-1]
     total = np.pad(detail, ((1, 1), (1, 1))).cumsum(0).cumsum(1)
     rows, cols = (np.arange(0, length - side + 1, max(1, side // 4)) for length in image.shape[:2])
-    ends = [np.minimum(starts + side, length - 1) for starts, length in zip((rows, cols), total.shape)]
+    ends = [np.minimum(starts + side, length - 1) for starts, length in zip((rows, cols), total.shape, strict=True)]
     sums = total[np.ix_(ends[0], ends[1])] - total[np.ix_(rows, ends[1])]
     sums += total[np.ix_(rows, cols)] - total[np.ix_(ends[0], cols)]
     best = np.unravel_index(np.argmax(sums), sums.shape)
@@ -27,12 +27,12 @@ def detailed_window(image: np.ndarray, side: int) -> tuple[int, int]:
 
 
 def sheet_row(name: str, pair: Pair, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Draws one test case: input, each method's output and the truth; below each the same crop, zoomed.
+    """Draws one test case: the input, the output of each method and the truth, with the same zoomed crop below each.
 
-    The input is enlarged by repeating pixels; the crop, marked red, is the most detailed one of the truth.
+    The input is enlarged by repeating pixels. The crop, marked in red, is the most detailed one of the truth.
     """
     height, width = pair.truth.shape[:2]
-    times = max(2, -(-CELL * ZOOM // max(height, width)), -(-CELL // min(height, width)))  # whole: even pixels
+    times = max(2, -(-CELL * ZOOM // max(height, width)), -(-CELL // min(height, width)))  # whole: pixels of one size
     side = CELL // times
     top, left = detailed_window(pair.truth, side)
     shown = {"input": resize(pair.lr, (height, width), "nearest"), **outputs, "truth": pair.truth}
@@ -63,13 +63,13 @@ def stack(rows: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def size_grid(renders: Sequence[np.ndarray], label: str) -> np.ndarray:
-    """Draws renders [n, H_s, W_s, 3] of the same n latents: a row a latent, a column a size, in their own pixels."""
+    """Draws renders [n, H_s, W_s, 3] of the same n latents at their own sizes, with one row per latent."""
     widths, heights = [max(x.shape[2], 60) for x in renders], max(x.shape[1] for x in renders)
     n = len(renders[0])
     canvas = Image.new("RGB", (sum(widths) + GAP * (len(renders) + 1), 2 * LABEL + n * (heights + GAP)), _PAPER)
     draw, x = ImageDraw.Draw(canvas), GAP
     _text(draw, (GAP, 2), label, canvas.width - GAP)
-    for images, width in zip(renders, widths):
+    for images, width in zip(renders, widths, strict=True):
         _text(draw, (x, LABEL), f"{images.shape[1]} x {images.shape[2]}", width)
         for i, image in enumerate(images):
             canvas.paste(Image.fromarray(image), (x, 2 * LABEL + i * (heights + GAP)))
@@ -78,7 +78,7 @@ def size_grid(renders: Sequence[np.ndarray], label: str) -> np.ndarray:
 
 
 def curves(title: str, axis: Sequence[float], lines: Mapping[str, Sequence[float]], top: float | None = None):
-    """Draws lines over a common axis of sizes (Fig. 4): uint8 [h, w, 3]; `top` fixes the upper end of the values."""
+    """Draws lines over a common axis of sizes (Fig. 4) as uint8 [h, w, 3]; `top` is the upper end of the values."""
     width, height, left, bottom = 480, 320, 56, 2 * LABEL
     canvas = Image.new("RGB", (width, height + LABEL * len(lines)), _PAPER)
     draw = ImageDraw.Draw(canvas)
@@ -90,12 +90,12 @@ def curves(title: str, axis: Sequence[float], lines: Mapping[str, Sequence[float
         y = height - bottom - share * (height - bottom - 2 * LABEL)
         draw.line((left, y, width - 10, y), (220, 220, 220))
         draw.text((GAP, y - 8), f"{low + share * (high - low):.3g}", _INK, _font())
-    for x, at in zip(x_of, axis):
+    for x, at in zip(x_of, axis, strict=True):
         draw.text((x - 12, height - bottom + 4), f"{at:g}", _INK, _font())
     for i, (name, line) in enumerate(lines.items()):
         color = _COLORS[i % len(_COLORS)]
         heights = [height - bottom - (v - low) / (high - low) * (height - bottom - 2 * LABEL) for v in line]
-        points = list(zip(map(float, x_of), heights))
+        points = list(zip(map(float, x_of), heights, strict=True))
         draw.line(points, color, 2)
         for x, y in points:
             draw.ellipse((x - 3, y - 3, x + 3, y + 3), color)
@@ -104,7 +104,7 @@ def curves(title: str, axis: Sequence[float], lines: Mapping[str, Sequence[float
 
 
 def _within(size: tuple[int, int], side: int) -> tuple[int, int]:
-    """The size scaled to fit side x side."""
+    """Returns the size scaled to fit into side x side."""
     scale = side / max(size)
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
@@ -114,7 +114,7 @@ def _font():
 
 
 def _text(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, width: int) -> None:
-    """Writes text, cut to `width` pixels."""
+    """Writes text, which is cut to a length of `width` pixels."""
     while draw.textlength(text, _font()) > width and len(text) > 1:
         text = text[:-2] + "…"
     draw.text(place, text, _INK, _font())

@@ -1,4 +1,4 @@
-"""Results as tables for a terminal, Markdown, CSV and JSON."""
+"""Writes results as tables for a terminal, and as Markdown, CSV and JSON."""
 
 import csv
 import io
@@ -13,7 +13,7 @@ _DIGITS |= {"color_r": 2, "color_g": 2, "color_b": 2, "peak_host_mib": 0, "peak_
 
 
 def columns_of(rows: Sequence[Mapping]) -> list[str]:
-    """Returns all keys in order of appearance; a value's error, NAME_se or NAME_std, belongs to its column."""
+    """Returns the keys of all rows in order of appearance, without the errors NAME_se and NAME_std of other columns."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
     return [key for key in keys if _value_of(key) not in keys]
 
@@ -23,7 +23,7 @@ def _value_of(key: str) -> str | None:
 
 
 def cells(rows: Sequence[Mapping]) -> tuple[list[str], list[list[str]]]:
-    """Formats rows of numbers: header and cells, errors behind a plus-minus sign."""
+    """Formats rows of numbers as a header and cells, with errors behind a plus-minus sign."""
     header = columns_of(rows)
     return header, [[_cell(row, key) for key in header] for row in rows]
 
@@ -39,14 +39,14 @@ def _cell(row: Mapping, key: str) -> str:
 
 
 def to_markdown(rows: Sequence[Mapping]) -> str:
-    """Writes a Markdown table."""
+    """Returns the rows as a Markdown table."""
     header, body = cells(rows)
     lines = [header, ["---"] * len(header), *body]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
 def to_csv(rows: Sequence[Mapping]) -> str:
-    """Writes all values of the rows, errors in columns of their own."""
+    """Returns all values of the rows as CSV, with errors in columns of their own."""
     keys, out = list(dict.fromkeys(key for row in rows for key in row)), io.StringIO()
     writer = csv.DictWriter(out, keys, lineterminator="\n")
     writer.writeheader()
@@ -59,7 +59,7 @@ def _missing(value) -> bool:
 
 
 def to_json(content) -> str:
-    """Writes JSON; numbers that it has not become null (nan: no value) or "inf"."""
+    """Returns JSON, in which nan becomes null (no value) and infinity becomes "inf"."""
     return json.dumps(_plain(content), indent=1, allow_nan=False) + "\n"
 
 
@@ -76,7 +76,7 @@ def _plain(value):
 
 
 def print_table(title: str, rows: Sequence[Mapping]) -> None:
-    """Prints a table to stdout, never narrower than its columns."""
+    """Prints a table to stdout, even if it is wider than the terminal."""
     from rich.console import Console
     from rich.table import Table
 

@@ -1,4 +1,4 @@
-"""SelfSSIM: do renders of one latent at several sizes show the same picture? (ScaleParty; the paper's Table 1.)"""
+"""Computes SelfSSIM, the agreement of one latent's renders at several sizes (ScaleParty; the paper's Table 1)."""
 
 from collections.abc import Sequence
 
@@ -12,11 +12,14 @@ def self_ssim(renders: Sequence[np.ndarray]) -> np.ndarray:
     """Compares renders of one latent with each other.
 
     Entry [i, j] is the SSIM at size i: render j is resized to the size of render i (antialiased bicubic) and compared
-    with it. That reading has Table 1's asymmetry: a large render reduced to a small one agrees better (above the
-    diagonal, .98, .99) than a small one enlarged (below it, .95, .96), which lacks detail.
+    with it. This reading reproduces the asymmetry of Table 1: a large render that is reduced agrees better (above the
+    diagonal, .98, .99) than a small one that is enlarged (below it, .95, .96) and lacks detail.
 
-    Args: renders, uint8 [H_i, W_i, 3].
-    Returns: float64 [S, S], 1 on the diagonal.
+    Args:
+      renders: S arrays uint8 [H_i, W_i, 3].
+
+    Returns:
+      A float64 matrix [S, S] with 1 on the diagonal.
     """
     out = np.eye(len(renders))
     for i, target in enumerate(renders):

@@ -1,25 +1,27 @@
-"""Means, standard errors and paired differences of per-image records."""
+"""Computes means, standard errors and paired differences of records about single images."""
 
 import math
 from collections.abc import Sequence
 
 import numpy as np
 
-KEYS = ("image", "method", "scale")  # what a record is about; its other fields are metrics
+KEYS = ("image", "method", "scale")  # the fields that say what a record is about; the others are metrics
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
-    """Returns the mean and its standard error, std / sqrt(n) with n - 1 in the variance; nan where n is 1."""
-    values = np.asarray(values, np.float64)
-    if len(values) < 2 or not np.isfinite(values).all():
-        return float(values.mean()), math.nan
-    return float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values)))
+    """Returns the mean and its standard error, std / sqrt(n) with n - 1 in the variance, which is nan if n is 1."""
+    x = np.asarray(values, np.float64)
+    if len(x) < 2 or not np.isfinite(x).all():
+        return float(x.mean()), math.nan
+    return float(x.mean()), float(x.std(ddof=1) / math.sqrt(len(x)))
 
 
 def summarize(records: Sequence[dict]) -> list[dict]:
-    """Averages records over images: a row for each method and scale, in order of appearance.
+    """Averages records over images.
 
-    Returns: dicts of method, scale, images (their number) and, for each metric m, m and m_se.
+    Returns:
+      One dict per method and scale, in order of appearance, with method, scale, images (their number) and, for each
+        metric m, its mean m and its standard error m_se.
     """
     groups = {}
     for record in records:
@@ -34,9 +36,10 @@ def summarize(records: Sequence[dict]) -> list[dict]:
 
 
 def paired_differences(records: Sequence[dict], reference: str) -> list[dict]:
-    """Averages each method's difference to `reference` on the same images: less noisy than comparing means.
+    """Averages the difference of each method to `reference` on the same images, which varies less than the means.
 
-    Returns: rows like `summarize`'s, of all other methods; a difference of infinite values is nan.
+    Returns:
+      Rows like those of `summarize` for all other methods; a difference of infinite values is nan.
     """
     known = {(r["image"], r["scale"]): r for r in records if r["method"] == reference}
     differences = []

@@ -15,29 +15,38 @@ from . import distortion, weave
 from .protocols import INTERPOLATIONS, Pair, resize
 
 _LPIPS_NET = {"lpips": "alex", "lpips_vgg": "vgg", "diversity": "alex"}
-OF_ALL_IMAGES = ("weave",)  # metrics that no single image has; see weave.Spectra
+OF_ALL_IMAGES = ("weave",)  # metrics of all images together, which a single image does not have; see weave.Spectra
 
 
 class Method(NamedTuple):
-    """A way to upscale: what is costly once an input, then outputs of any size."""
+    """Describes a way to upscale, split into a costly part per input and a part per output size."""
 
-    name: str
+    name: str  # the method's name in tables
     sample: Callable[[np.ndarray], Any]  # lr uint8 [h, w, 3] -> anything
-    render: Callable[[Any, tuple[int, int]], np.ndarray]  # (that, size) -> uint8 [n, H, W, 3]
-    model: Model | None = None  # None: an interpolation
+    render: Callable[[Any, tuple[int, int]], np.ndarray]  # (result of sample, size) -> uint8 [n, H, W, 3]
+    model: Model | None = None  # the model, or None for an interpolation
 
 
 def interpolation(name: str) -> Method:
-    """Makes the method `name` of protocols.INTERPOLATIONS."""
+    """Makes a method from a name of protocols.INTERPOLATIONS."""
     assert name in INTERPOLATIONS, name
     return Method(name, lambda lr: lr, lambda lr, size: resize(lr, size, name)[None])
 
 
 def from_model(name: str, model, samples: int = 1, seed: int = 0, **sampling) -> Method:
-    """Makes a method of a Model: latents are sampled once an input and rendered at each size.
+    """Makes a method from a model, which samples latents once per input and renders them at each size.
 
-    What is too large for that is sampled, window by window, for each size anew.
-    Args: samples, answers an input; sampling, steps, sampler, eta and start of Model.upscale_latent.
+    An input that is too large for that is sampled in windows, for each size anew.
+
+    Args:
+      name: the method's name.
+      model: the model.
+      samples: the number of answers per input.
+      seed: the seed of the noise.
+      **sampling: options of Model.upscale_latent: steps, sampler, eta, start and others.
+
+    Returns:
+      The method.
     """
     options = dict(samples=samples, seed=seed, **sampling)
 
@@ -51,11 +60,17 @@ def from_model(name: str, model, samples: int = 1, seed: int = 0, **sampling) ->
 
 
 def make_metrics(names: Sequence[str]) -> Callable[[np.ndarray, Pair, int], dict[str, float]]:
-    """Loads what metrics of names.METRICS["upscale"] need (all but speed; those of OF_ALL_IMAGES have no value here).
+    """Loads what metrics of names.METRICS["upscale"] need, and returns the function that computes them.
 
-    Returns: measure, (outputs uint8 [n, H, W, 3], pair, border) -> {name: value}. Values are means over the n outputs;
-      PSNR and SSIM leave `border` pixels a side out, other metrics nothing.
-    Raises: UserError if a package is missing.
+    Args:
+      names: the metrics, without speed; those of OF_ALL_IMAGES have no value here.
+
+    Returns:
+      A function (outputs uint8 [n, H, W, 3], pair, border) -> {name: value}. Values are means over the n outputs; PSNR
+        and SSIM leave out `border` pixels per side, and other metrics nothing.
+
+    Raises:
+      UserError: if a package is missing.
     """
     nets = {net: perceptual.load_lpips(net) for net in sorted({_LPIPS_NET[x] for x in names if x in _LPIPS_NET})}
     jitted = jax.jit(jax.default_matmul_precision("highest")(perceptual.lpips))
@@ -78,7 +93,7 @@ def make_metrics(names: Sequence[str]) -> Callable[[np.ndarray, Pair, int], dict
             elif name == "color":
                 shift = distortion.color_shift(output, pair.truth)
                 found[name] = float(np.abs(shift).mean())
-                found |= {f"color_{channel}": float(value) for channel, value in zip("rgb", shift)}
+                found |= {f"color_{channel}": float(value) for channel, value in zip("rgb", shift, strict=True)}
         return found
 
     def measure(outputs, pair, border):
@@ -86,7 +101,7 @@ def make_metrics(names: Sequence[str]) -> Callable[[np.ndarray, Pair, int], dict
         means = {name: float(np.mean([one[name] for one in found])) for name in found[0]}
         if "diversity" in names:
             pairs = [distance("alex", outputs[i], outputs[j]) for i, j in combinations(range(len(outputs)), 2)]
-            means["diversity"] = float(np.mean(pairs)) if pairs else 0.0  # one deterministic answer: no diversity
+            means["diversity"] = float(np.mean(pairs)) if pairs else 0.0  # a single answer has no diversity
         return means
 
     return measure
@@ -100,15 +115,22 @@ def evaluate(
     on_outputs: Callable[[str, Pair, dict[str, np.ndarray]], None] | None = None,
     advance: Callable[[str], None] = lambda text: None,
 ) -> list[dict]:
-    """Runs every method on every case; `check_size` beforehand, since models are slow.
+    """Runs every method on every case; call `check_size` first, since models are slow.
 
-    Args: cases, (image name, its pairs); measure, of `make_metrics`; border, default distortion.default_border;
-      on_outputs, called with the image's name, a pair and each method's outputs [n, H, W, 3]; advance, after each.
-    Returns: records of image, method, scale and the metrics.
+    Args:
+      methods: the methods.
+      cases: pairs (name of the image, its test cases).
+      measure: the function that `make_metrics` returns.
+      border: the pixels that PSNR and SSIM leave out per side; by default distortion.default_border.
+      on_outputs: a function that is called with the image's name, a test case and each method's outputs [n, H, W, 3].
+      advance: a function that is called with a line of text after each method.
+
+    Returns:
+      Records with image, method, scale and the metrics.
     """
     records = []
     for image, pairs in cases:
-        states = {}  # method name: (lr, what its sample returned); scales may share an input
+        states = {}  # {method name: (lr, result of its sample)}, since scales may share an input
         for pair in pairs:
             outputs = {}
             for method in methods:
@@ -125,12 +147,12 @@ def evaluate(
 
 
 def border_of(scale: float, border: int | None) -> int:
-    """Pixels cut off each side at this scale, where `border` is the user's choice or None."""
+    """Returns the pixels to cut off each side at this scale; `border` is the user's choice or None."""
     return distortion.default_border(scale) if border is None else border
 
 
 def check_size(image: str, scale: float, size: tuple[int, int], border: int | None, metrics: Sequence[str]) -> None:
-    """Raises: UserError if a truth of this size, of the `image` so called, is too small for one of the metrics."""
+    """Raises UserError if a truth of this size is too small for one of the metrics; `image` is the image's name."""
     cut, side = border_of(scale, border), min(size)
     for name in metrics:
         needed = perceptual.MIN_SIDE[_LPIPS_NET[name]] if name in _LPIPS_NET else 0
@@ -141,5 +163,5 @@ def check_size(image: str, scale: float, size: tuple[int, int], border: int | No
         if side < needed:
             raise UserError(
                 f"{image} at scale {scale:g} has a truth of {size[0]} x {size[1]} pixels, too few for {name} with a "
-                f"border of {cut}: it needs {needed} a side; leave the scale or the metric out or give larger images."
+                f"border of {cut}: it needs {needed} per side; leave the scale or the metric out or give larger images."
             )

@@ -1,6 +1,7 @@
-"""From a latent, a photograph or nothing to pictures at any size."""
+"""Runs trained models: it turns a photograph, a latent or nothing into pictures of any size."""
 
+from .loading import load
 from .model import Model, output_size
 from .render import to_floats, to_integers
 
-__all__ = ["Model", "output_size", "to_floats", "to_integers"]
+__all__ = ["Model", "load", "output_size", "to_floats", "to_integers"]

@@ -1,36 +1,53 @@
-"""The Model: one object that upscales, generates and renders (paper Fig. 3)."""
+"""Defines the Model, one object that upscales, generates and renders (paper Fig. 3)."""
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import count
 from numbers import Real
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike, DTypeLike
 
 from arbiscale_jax import diffusion, models
 from arbiscale_jax.errors import UserError
 
 from . import windows
-from .render import check_box, check_size, reduce_lines, render_tiles, to_floats, to_integers
+from .options import AnswerOptions, SamplingOptions, UpscaleOptions, check_options
+from .render import View, check_box, check_size, reduce_lines, render_tiles, to_floats, to_integers
 
 MAX_SCALE = 2.0**30
 
 
 class Model:
-    """Encoder, U-Net and implicit neural decoder with their weights.
+    """Holds the encoder, the U-Net and the implicit neural decoder with their weights.
 
-    Args: config, the `model` part of a configuration; params, {"first_stage": ..., "unet": ...} (the latter absent in
-      an auto-encoder alone), float32 trees; scale_factor, 1 / std of the latents; dtype, compute type.
-    Latents are float32 [b, h, w, c] times scale_factor, images float32 [b, H, W, 3] in [-1, 1] unless uint8 is said.
+    Latents are float32 [b, h, w, c] multiplied by scale_factor. Images are float32 [b, H, W, 3] in [-1, 1] unless a
+    docstring says uint8.
+
+    Args:
+      config: the `model` part of a configuration.
+      params: {"first_stage": ..., "unet": ...}, trees of float32 weights; an auto-encoder alone has no "unet".
+      scale_factor: 1 / std of the latents.
+      dtype: the type in which the networks compute.
+      tile: the side, in pixels, of the squares that are rendered at once; by default it depends on the device.
+      name: the name that `repr` shows.
     """
 
     def __init__(
-        self, config: Mapping, params: Mapping, scale_factor: float = 1.0, dtype=jnp.float32, tile: int | None = None
+        self,
+        config: Mapping,
+        params: Mapping,
+        scale_factor: float = 1.0,
+        dtype: DTypeLike = jnp.float32,
+        tile: int | None = None,
+        name: str = "",
     ):
+        self.name, self.dtype = name, jnp.dtype(dtype)
         self.config = config = models.complete(config)
         self.params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), dict(params))
         self.scale_factor = float(scale_factor)
@@ -38,7 +55,7 @@ class Model:
         self.factor = models.spatial_factor(config)
         self.tile = tile
         self._net, self._unet = models.build_first_stage(config, dtype), models.build_unet(config, dtype)
-        # "highest": TF32 would break agreement to 1e-4 on a GPU; where bfloat16 is asked for it has no effect
+        # "highest", since with TF32 results on a GPU would differ by more than 1e-4; it does not change bfloat16
         precise = jax.default_matmul_precision("highest")
 
         def apply(method):
@@ -46,7 +63,7 @@ class Model:
 
         low, high = (config["sampling"].get(name) or None for name in ("cell_min", "cell_max"))
 
-        def known(axis):  # f_theta is told no size of a pixel that it was not trained on
+        def known(axis):  # f_theta is told only pixel sizes that it was trained on
             return axis if low is high is None else axis._replace(cell=jnp.clip(axis.cell, low, high))
 
         grid, self.subcells = apply("grid"), self._net.subcells
@@ -65,32 +82,79 @@ class Model:
         self._sample = jax.jit(precise(self._reverse), static_argnames=("steps", "sampler", "eta", "start"))
         self._noise = jax.jit(jax.vmap(jax.random.normal, (0, None)), static_argnums=1)
 
-    # float32, jit-compiled
+    def __repr__(self) -> str:
+        """Describes the model in one line."""
+        condition, side = self.config["condition"], self.config["sampling"]["size"]
+        if "unet" not in self.params:
+            task = "auto-encoder"
+        elif condition["enabled"]:
+            task = f"super-resolution by any factor, trained for x{condition['upsampling']:g}"
+        else:
+            task = f"generation at any size, trained for {side} x {side}"
+        count = sum(x.size for x in jax.tree.leaves(self.params))
+        return f"<Model {self.name or 'without a name'}: {task}, {count:,} parameters, {self.dtype.name}>"
 
-    def posterior(self, x):
-        """Encodes x [b H W 3] -> (mean, log_var) [b H/f W/f c], unscaled; log_var is None without double_z."""
+    # methods on float32 arrays, compiled with jit
+
+    def posterior(self, x: ArrayLike) -> tuple[jax.Array, jax.Array | None]:
+        """Encodes images to the mean and log-variance of their latents, which are not multiplied by scale_factor.
+
+        Args:
+          x: images [b H W 3] in [-1, 1].
+
+        Returns:
+          The mean, [b H/f W/f c].
+          The log-variance, [b H/f W/f c], or None without double_z.
+
+        Raises:
+          UserError: if the images have another shape, or the model has no encoder.
+        """
         x = self._image(x)
         return self._posterior(self._first_stage("encoder"), x)
 
-    def encode(self, x):
-        """Encodes x [b H W 3] to the latent that diffusion sees: posterior mean times scale_factor, [b H/f W/f c]."""
+    def encode(self, x: ArrayLike) -> jax.Array:
+        """Encodes images to the latent that diffusion sees, the posterior mean times scale_factor.
+
+        Args:
+          x: images [b H W 3] in [-1, 1].
+
+        Returns:
+          The latents, [b H/f W/f c].
+
+        Raises:
+          UserError: if the images have another shape, or the model has no encoder.
+        """
         return self.posterior(x)[0] * self.scale_factor
 
-    def decode(self, z, size, box=None) -> np.ndarray:
-        """Renders latents at `size` in float32 (Eq. 6).
+    def decode(self, z: ArrayLike, size: Sequence[int], box: Sequence[int] | None = None) -> np.ndarray:
+        """Renders latents in float32 (Eq. 6).
 
-        Args: z, [b h w c], scaled; size, (height, width) of the virtual image; box, (top, left, height, width) of the
-          window wanted, default the whole.
-        Returns: float32 [b, height, width, 3], not clipped.
-        Raises: UserError for a size or box that makes no image, or does not fit in memory.
+        Args:
+          z: scaled latents [b h w c].
+          size: (height, width) of the whole image.
+          box: (top, left, height, width) of the window to render; by default the whole image.
+
+        Returns:
+          A float32 array [b, height, width, 3], not clipped.
+
+        Raises:
+          UserError: if the size or the box is impossible, or the result does not fit in memory.
         """
         return self._render(z, size, box, np.float32, lambda x: x)
 
-    def condition(self, lr):
-        """Encodes low-resolution images for the U-Net (paper 4.3): lr [b h w 3] in [-1, 1] -> c [b h' w' c].
+    def condition(self, lr: ArrayLike) -> jax.Array:
+        """Encodes low-resolution images for the U-Net (paper 4.3).
 
-        The image is enlarged by the ratio of the training sizes, so that E brings it to the latent grid.
-        Raises: UserError if the model is unconditional.
+        The images are enlarged by the ratio of the training sizes, so that E brings them to the grid of the latent.
+
+        Args:
+          lr: images [b h w 3] in [-1, 1].
+
+        Returns:
+          The condition c, [b h' w' c].
+
+        Raises:
+          UserError: if the model is unconditional.
         """
         cond = self._need_condition()
         lr = jnp.asarray(lr, jnp.float32)
@@ -104,38 +168,88 @@ class Model:
             raise UserError("This model generates images and takes no condition; upscaling needs an SR model.")
         return cond
 
-    def denoise(self, z_t, t, c=None, restore=None):
-        """Predicts the noise in z_t at times t (an int, or integers [b]) given condition c: all [b h w c].
+    def denoise(
+        self, z_t: ArrayLike, t: ArrayLike, c: ArrayLike | None = None, restore: float | None = None
+    ) -> jax.Array:
+        """Predicts the noise in z_t.
 
-        Args: restore, as in `upscale_latent`.
+        Args:
+          z_t: noisy latents [b h w c].
+          t: their times, an int or integers [b].
+          c: the condition [b h w c], for a model that has one.
+          restore: as in `upscale_latent`.
+
+        Returns:
+          The predicted noise, [b h w c].
+
+        Raises:
+          UserError: if the model has no U-Net, or the condition or `restore` does not suit it.
         """
         self._check_restore(restore)
         z_t = jnp.asarray(z_t, jnp.float32)
         t = jnp.broadcast_to(jnp.asarray(t), z_t.shape[:1])
         return self._eps(self._unet_params(c), z_t, t, c, self._strength(restore, len(z_t)))
 
-    def sample(self, z_T, c=None, *, steps=None, sampler=None, eta=None, start=1.0, seed=0):
-        """Runs the reverse process from z_T [b h w c] -> z_0 [b h w c]; the whole loop is one compiled scan.
+    def sample(
+        self,
+        z_T: ArrayLike,
+        c: ArrayLike | None = None,
+        *,
+        steps: int | None = None,
+        sampler: str | None = None,
+        eta: float | None = None,
+        start: float = 1.0,
+        seed: int = 0,
+    ) -> jax.Array:
+        """Runs the reverse process from z_T to z_0, as one compiled loop.
 
-        Args: c, the condition where the model has one; steps, sampler (diffusion.SAMPLERS), eta, default as trained
-          (config.sampling); start in (0, 1], the share of the times to visit, at whose noisiest z_T is; seed, of DDIM's
-          noise where eta > 0: example i draws from (seed, i).
-        Raises: UserError for steps outside 1 .. start T, an unknown sampler, eta or start out of range.
+        Args:
+          z_T: latents [b h w c] to start from, at the noisiest of the times that are visited.
+          c: the condition [b h w c], for a model that has one.
+          steps: the number of evaluations of the U-Net; None means the model's own (config.sampling).
+          sampler: one of diffusion.SAMPLERS; None means the model's own.
+          eta: the share of the noise that DDIM adds in each step; None means the model's own.
+          start: the share of the schedule's times, in (0, 1], that the process covers.
+          seed: the seed of DDIM's noise, used if eta > 0; example i depends on (seed, i).
+
+        Returns:
+          The latents z_0, [b h w c].
+
+        Raises:
+          UserError: if steps is outside 1 .. start T, the sampler is unknown, or eta or start is out of range.
         """
         options = self._options(steps=steps, sampler=sampler, eta=eta, start=start)
-        return self._sample_with(jnp.asarray(z_T, jnp.float32), c, self._keys(seed, range(len(z_T))), options)
+        z_T = jnp.asarray(z_T, jnp.float32)
+        return self._sample_with(z_T, c, self._keys(seed, range(len(z_T))), options)
 
-    # images in, images out
+    # methods from images to images
 
-    def upscale(self, image, scale=None, *, size=None, samples=None, **sampling):
+    def upscale(
+        self,
+        image: np.ndarray,
+        scale: float | None = None,
+        *,
+        size: Sequence[int] | None = None,
+        samples: int | None = None,
+        **sampling: Unpack[UpscaleOptions],
+    ) -> np.ndarray:
         """Upscales a photograph.
 
-        Args: image, uint8 or uint16 [h, w, 3] RGB; either scale > 0 (output round(scale h) x round(scale w)) or size,
-          (height, width); samples, how many plausible answers, None for one without the leading axis; sampling, the
-          options of `upscale_latent`: seed, steps, sampler, eta, start, restore, refine, progress.
-        Returns: [H, W, 3], or [samples, H, W, 3], of the image's dtype.
-        Raises: UserError for an image, scale or size that cannot be, or that does not fit in memory.
+        Args:
+          image: uint8 or uint16 RGB [h, w, 3].
+          scale: a factor above 0, which makes the output round(scale h) x round(scale w).
+          size: (height, width) of the output, in place of scale.
+          samples: the number of plausible answers; None means one answer, without the leading axis.
+          **sampling: the options of `upscale_latent`: seed, steps, sampler, eta, start, restore, refine and progress.
+
+        Returns:
+          An array [H, W, 3], or [samples, H, W, 3], of the image's type.
+
+        Raises:
+          UserError: if the image, scale or size is impossible, or the result does not fit in memory.
+          TypeError: if there is no such option.
         """
+        check_options(sampling, UpscaleOptions)
         image = check_image(image)
         size = output_size(image.shape[:2], scale, size)
         num = 1 if samples is None else _whole(samples, "samples", 1)
@@ -145,12 +259,34 @@ class Model:
             out[i] = answer
         return out[0] if samples is None else out
 
-    def upscale_each(self, image, size, samples=1, *, progress=None, **sampling) -> Iterator[np.ndarray]:
-        """Upscales a photograph to `size` (height, width), one answer after the other: yields [H, W, 3] arrays.
+    def upscale_each(
+        self,
+        image: np.ndarray,
+        size: Sequence[int],
+        samples: int = 1,
+        *,
+        progress: Callable[[int, int], object] | None = None,
+        **sampling: Unpack[AnswerOptions],
+    ) -> Iterator[np.ndarray]:
+        """Upscales a photograph to `size`, one answer after another.
 
         A photograph that is too large for one pass is upscaled in overlapping windows (`windows.py`).
-        Args, Raises: as of `upscale`.
+
+        Args:
+          image: uint8 or uint16 RGB [h, w, 3].
+          size: (height, width) of the output.
+          samples: the number of plausible answers.
+          progress: a function that is called with (done, total) after each latent or window.
+          **sampling: the options of `upscale_latent`: seed, steps, sampler, eta, start, restore and refine.
+
+        Yields:
+          Arrays [H, W, 3] of the image's type.
+
+        Raises:
+          UserError: if the image or size is impossible.
+          TypeError: if there is no such option.
         """
+        check_options(sampling, AnswerOptions)
         image, size, finish = check_image(image), check_size(size), partial(to_integers, dtype=image.dtype)
         if self.in_one_pass(image.shape):
             z = self.upscale_latent(image, samples=samples, progress=progress, **sampling)
@@ -171,23 +307,44 @@ class Model:
                 out[first : first + len(rows)] = rows
             yield out
 
-    def in_one_pass(self, shape) -> bool:
-        """Whether a photograph of this shape [h, w, ...] is upscaled as a whole, not in windows."""
+    def in_one_pass(self, shape: Sequence[int]) -> bool:
+        """Tells whether a photograph of this shape [h, w, ...] is upscaled as a whole and not in windows."""
         self._need_condition()
         side = windows.window_side(self.config)
         return side is None or math.prod(shape[:2]) <= side**2
 
-    def upscale_latent(self, image, *, samples=1, seed=0, refine=None, progress=None, **sampling):
-        """Samples latents of `image` (uint8 or uint16 [h, w, 3]) for `render`: -> [samples, h', w', c].
+    def upscale_latent(
+        self,
+        image: np.ndarray,
+        *,
+        samples: int = 1,
+        seed: int = 0,
+        refine: int | None = None,
+        progress: Callable[[int, int], object] | None = None,
+        **sampling: Unpack[SamplingOptions],
+    ) -> jax.Array:
+        """Samples latents of `image` for `render`.
 
-        Args: seed: answer i depends on (seed, i) alone; sampling: steps, sampler, eta as in `sample`; start: 0 starts
-          from noise (the paper), s in (0, 1] at time s T from q(z_t | z_0 = c), the condition being a first guess of
-          z_0 (after Chung et al. 2022); restore in [0, 1], how much of the input's noise and compression is cleaned
-          away, where the model is told that (default: config.sampling's, below 0: it judges by itself); refine, rounds
-          of back-projection, after Irani & Peleg 1991: what the shrunk render lacks of the image is added in the
-          latent, z_0 + E(image) - E(shrunk render); progress, called with (done, total).
-        Raises: UserError for an image that is none, or so large that only `upscale` can do it, window by window.
+        Args:
+          image: uint8 or uint16 RGB [h, w, 3].
+          samples: the number of latents.
+          seed: answer i depends on (seed, i) alone.
+          refine: the number of rounds of back-projection (after Irani & Peleg 1991), each of which adds to the latent
+            what the reduced render lacks of the image: z_0 + E(image) - E(reduced render).
+          progress: a function that is called with (done, total) after each latent.
+          **sampling: steps, sampler and eta as in `sample`; start, where 0 starts from noise (the paper) and s in (0,
+            1] starts at time s T from q(z_t | z_0 = c), with the condition as a first guess of z_0 (after Chung et al.
+            2022); restore in [0, 1], how much of the input's noise and compression is cleaned away, for a model that is
+            told so (by default config.sampling's value; below 0 the model judges by itself).
+
+        Returns:
+          The latents, [samples, h', w', c].
+
+        Raises:
+          UserError: if the image is not one, or is so large that only `upscale`, which works in windows, can do it.
+          TypeError: if there is no such option.
         """
+        check_options(sampling, SamplingOptions)
         height, width = check_image(image).shape[:2]
         self._need_condition()
         if height * width * windows.bytes_per_pixel(self.config) > physical_memory():
@@ -202,10 +359,10 @@ class Model:
         return plan.cut(z)
 
     def _latents(self, lr, place, numbers, seed, options, refine, progress=None):
-        """Samples the answers of these numbers to lr [1 h w 3].
+        """Samples the answers of these numbers for the padded picture lr [1 h w 3].
 
-        Args: place, (top, left) in cells of lr in the padded picture, whose noise is cut out of one field; None:
-          independent noise.
+        If `place` is (top, left), in cells, of lr in the whole padded picture, the noise is cut out of one field; if it
+        is None, each answer has independent noise.
         """
         c = self.condition(lr)
         h, w, channels = c.shape[1:]
@@ -222,7 +379,7 @@ class Model:
         return z
 
     def _window(self, image, size, plan, number, tell, *, seed=0, refine=None, **sampling) -> Callable:
-        """Returns `windows.upscale`'s show: the answer of this number, of one window of the image; then `tell`s."""
+        """Returns the function `show` for `windows.upscale`, which makes a window of one answer, then calls `tell`."""
         options, ratio = self._options(**sampling), round(plan.ratio)
         lr, cells = plan.pad(to_floats(image)[None]), [side * ratio * self.subcells for side in image.shape[:2]]
 
@@ -237,40 +394,91 @@ class Model:
         return show
 
     def _seen_again(self, z, shape):
-        """Renders z [1 h w c] as large as E sees images, shrinks that to `shape` [1 h w 3] and encodes it again."""
+        """Renders z [1 h w c] at the size of E's images, reduces that to `shape` [1 h w 3] and encodes it again."""
         x = self.decode(z, tuple(side * self.factor for side in z.shape[1:3]))
         return self.condition(jax.image.resize(jnp.clip(x, -1, 1), shape, "cubic"))
 
-    def generate(self, num=1, size=None, **sampling):
-        """Generates uint8 [num, height, width, 3] images at `size`, default the training size.
+    def generate(
+        self,
+        num: int = 1,
+        size: Sequence[int] | None = None,
+        *,
+        seed: int = 0,
+        steps: int | None = None,
+        sampler: str | None = None,
+        eta: float | None = None,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> np.ndarray:
+        """Generates images.
 
-        Args: sampling, the options of `generate_latent`: seed, steps, sampler, eta, progress.
+        Args:
+          num: the number of images.
+          size: (height, width) of the images; by default the training size.
+          seed: image i depends on (seed, i) alone.
+          steps: the number of evaluations of the U-Net; None means the model's own.
+          sampler: one of diffusion.SAMPLERS; None means the model's own.
+          eta: the share of the noise that DDIM adds in each step; None means the model's own.
+          progress: a function that is called with (done, total) after each latent.
+
+        Returns:
+          A uint8 array [num, height, width, 3].
+
+        Raises:
+          UserError: if the model needs a condition, or has no U-Net.
         """
         side = self.config["sampling"]["size"]
         size = check_size(size or (side, side))
         check_memory((_whole(num, "num", 1), *size, 3), np.dtype(np.uint8))
-        return self.render(self.generate_latent(num, **sampling), size)
+        z = self.generate_latent(num, seed=seed, steps=steps, sampler=sampler, eta=eta, progress=progress)
+        return self.render(z, size)
 
-    def generate_latent(self, num=1, *, seed=0, steps=None, sampler=None, eta=None, progress=None):
-        """Samples latents from noise -> [num, h, w, c] at the training size; latent i depends on (seed, i) alone.
+    def generate_latent(
+        self,
+        num: int = 1,
+        *,
+        seed: int = 0,
+        steps: int | None = None,
+        sampler: str | None = None,
+        eta: float | None = None,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> jax.Array:
+        """Samples latents from noise at the training size; latent i depends on (seed, i) alone.
 
-        Raises: UserError if the model needs a condition, or has no U-Net.
+        The arguments are those of `generate`.
+
+        Returns:
+          The latents, [num, h, w, c].
+
+        Raises:
+          UserError: if the model needs a condition, or has no U-Net.
         """
         options = self._options(steps=steps, sampler=sampler, eta=eta, start=0.0)
         shape, numbers = self.generated_shape(), range(_whole(num, "num", 1))
         return self._sample_many(lambda keys: self._noise(keys, shape), None, numbers, seed, options, progress)
 
     def generated_shape(self) -> tuple[int, int, int]:
-        """Returns the shape (h, w, c) of a generated latent. Raises: UserError if the model needs a condition."""
+        """Returns the shape (h, w, c) of a generated latent, and raises UserError if the model needs a condition."""
         if self.config["condition"]["enabled"]:
             raise UserError("This model upscales images and cannot generate without one; use an unconditional model.")
         side = self.config["sampling"]["size"] // self.factor
         return side, side, self.config["first_stage"]["z_channels"]
 
-    def render(self, z, size, box=None) -> np.ndarray:
-        """Renders latents [b h w c] at `size` (height, width), or its window `box`: `decode`, clipped, as uint8.
+    def render(self, z: ArrayLike, size: Sequence[int], box: Sequence[int] | None = None) -> np.ndarray:
+        """Renders latents as uint8 images; the values are those of `decode`, clipped and rounded.
 
-        A window's bytes are those of the whole image, so a caller can pan over an image too large to hold.
+        A window has the same bytes as that part of the whole image, so one can pan over an image that is too large for
+        memory.
+
+        Args:
+          z: scaled latents [b h w c].
+          size: (height, width) of the whole image.
+          box: (top, left, height, width) of the window to render; by default the whole image.
+
+        Returns:
+          A uint8 array [b, height, width, 3].
+
+        Raises:
+          UserError: if the size or the box is impossible, or the result does not fit in memory.
         """
         return self._render(z, size, box, np.uint8, to_integers)
 
@@ -289,24 +497,28 @@ class Model:
         finer = self.finer(place[:2] if place else [side * self.subcells for side in z.shape[1:3]], size)
         for i in range(len(z)):
             features = self._features(self.params["first_stage"], z[i : i + 1] / self.scale_factor)
-            render_tiles(grid, features, size, box, out[i : i + 1], finish, self.tile, place, finer)
+            render_tiles(grid, features, View(size, box, place, finer), out[i : i + 1], finish, self.tile)
         return out
 
-    def finer(self, cells, size) -> tuple[int, int]:
-        """Returns how many times finer an output of `size` over `cells` (of D's features) is rendered, then reduced."""
+    def finer(self, cells: Sequence[int], size: Sequence[int]) -> tuple[int, int]:
+        """Returns how many times finer the (rows, columns) of an output of `size` are rendered before they are reduced.
+
+        `cells` is (rows, columns) of the grid of D's features.
+        """
         least = self.config["sampling"]["finest"] / self.subcells
-        return tuple(models.finer_factor(least, n, length) for n, length in zip(cells, size))
+        height, width = (models.finer_factor(least, n, length) for n, length in zip(cells, size, strict=True))
+        return height, width
 
     def _image(self, x):
         x = jnp.asarray(x, jnp.float32)
         if x.ndim != 4 or x.shape[-1] != 3 or min(x.shape[1:3]) < self.factor:
             raise UserError(
-                f"Images are float32 [b, H, W, 3] of at least {self.factor} pixels a side, got {list(x.shape)}."
+                f"Images are float32 [b, H, W, 3] of at least {self.factor} pixels per side, got {list(x.shape)}."
             )
         return x
 
     def _first_stage(self, part):
-        """The auto-encoder's weights. Raises: UserError if `part` is absent, as of an imported encoder alone."""
+        """Returns the auto-encoder's weights, and raises UserError if `part` is missing, as in an imported encoder."""
         weights = self.params.get("first_stage", {})
         if part not in weights:
             raise UserError(
@@ -334,14 +546,14 @@ class Model:
         out = self._unet.apply({"params": params}, z_t, t, c, **told)
         return out if models.predicts(self.config) == "eps" else diffusion.eps_from_z_0(z_t, out, t, self.alpha_bar)
 
-    def _reverse(self, params, z_T, c, keys, strength, **options):
+    def _reverse(self, params, z_T, c, keys, strength, *, eta=0.0, **options):
         def eps_fn(z_t, t):
             return self._predict_eps(params, z_t, t, c, strength)
 
-        return diffusion.sample(eps_fn, z_T, self.alpha_bar, keys=keys, **options)
+        return diffusion.sample(eps_fn, z_T, self.alpha_bar, noise=diffusion.Noise(eta, keys), **options)
 
     def _options(self, *, steps=None, sampler=None, eta=None, start=None, restore=None) -> dict:
-        """Fills in the model's own settings where none are given."""
+        """Replaces settings that are None by the model's own."""
         given = {"steps": steps, "sampler": sampler, "eta": eta, "start": start}
         own = {"start": 0.0, **self.config["sampling"]}
         options = {name: own[name] if value is None else value for name, value in given.items()}
@@ -349,16 +561,16 @@ class Model:
         return {**options, "eta": float(options["eta"]), "start": float(options["start"]), "restore": restore}
 
     def _check_restore(self, restore) -> None:
-        """Raises: UserError for a restore out of range, or a model that knows none."""
+        """Raises UserError if `restore` is out of range, or the model is not told how much to restore."""
         if restore is None:
             return
         if not self.config["unet"]["strength"]:
             raise UserError("This model is not told how much to restore; leave restore out.")
-        if isinstance(restore, bool) or not isinstance(restore, Real) or not 0 <= restore <= 1:
+        if isinstance(restore, bool) or not isinstance(restore, Real) or not 0 <= float(restore) <= 1:
             raise UserError(f"restore is a number from 0 (keeps the input's grain) to 1 (cleans), got {restore!r}.")
 
     def _strength(self, restore, num: int):
-        """Returns what the U-Net is told of the damage, [num], None where it is told nothing."""
+        """Returns the strength of the damage that the U-Net is told, [num], or None if it is told nothing."""
         if not self.config["unet"]["strength"]:
             return None
         return jnp.full(num, self.config["sampling"]["restore"] if restore is None else restore, jnp.float32)
@@ -372,7 +584,7 @@ class Model:
             raise e if isinstance(e, UserError) else UserError(str(e)) from e
 
     def _begin(self, noise, c, options):
-        """Makes what sampling begins with: `noise`, or where start > 0 the condition noised to the first time."""
+        """Returns what sampling starts from, `noise` or, if start > 0, the noised condition, with the options."""
         if not options["start"]:
             return noise, {**options, "start": 1.0}
         try:
@@ -383,9 +595,10 @@ class Model:
         return diffusion.q_sample(c, noise, np.full(len(noise), t), self.alpha_bar), options
 
     def _sample_many(self, noise: Callable, c, numbers, seed, options, progress):
-        """Samples one latent at a time, so that memory, and each answer, do not depend on their number.
+        """Samples one latent at a time, so that memory and each answer do not depend on the number of answers.
 
-        Args: noise, keys [1] -> standard normal [1 h w c]; c, the condition [1 h w c], or None.
+        `noise` is a function, keys [1] -> standard normal numbers [1 h w c], and `c` is the condition [1 h w c] or
+        None.
         """
         latents = []
         for done, number in enumerate(numbers, 1):
@@ -399,7 +612,7 @@ class Model:
 
 
 def check_image(image) -> np.ndarray:
-    """Raises UserError unless `image` is a uint8 or uint16 array [h, w, 3], which it returns."""
+    """Returns `image` as an array, and raises UserError unless it is uint8 or uint16 [h, w, 3]."""
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape or image.dtype not in (np.uint8, np.uint16):
         raise UserError(f"An image is a uint8 or uint16 array [h, w, 3], got {image.dtype} {list(image.shape)}.")
@@ -407,9 +620,19 @@ def check_image(image) -> np.ndarray:
 
 
 def output_size(shape, scale, size) -> tuple[int, int]:
-    """Returns the output (height, width) of an (h, w) image: `size`, or round(scale h) x round(scale w).
+    """Returns the output (height, width) for an image: `size`, or round(scale h) x round(scale w).
 
-    Raises: UserError unless exactly one is given, and unless the scale is a finite number > 0 that leaves a pixel.
+    Args:
+      shape: (h, w) of the image.
+      scale: a factor above 0, or None.
+      size: (height, width), or None.
+
+    Returns:
+      The (height, width) of the output.
+
+    Raises:
+      UserError: if not exactly one of them is given, or the scale is not a finite number > 0 that leaves at least a
+        pixel.
     """
     if (scale is None) == (size is None):
         raise UserError("Give either scale or size.")
@@ -428,7 +651,7 @@ def output_size(shape, scale, size) -> tuple[int, int]:
 
 
 def physical_memory() -> int:
-    """Returns the machine's memory in bytes."""
+    """Returns the size of the machine's memory in bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 

@@ -1,9 +1,9 @@
-"""Other people's checkpoints, both ways."""
+"""Reads checkpoints of the reference implementation and of CompVis models, and writes models as such checkpoints."""
 
 from typing import TYPE_CHECKING
 
-from .arch import model_config, read_arch
-from .published import published
+from arbiscale_jax.experiments.arch import model_config, read_arch
+from arbiscale_jax.experiments.published import published
 
 if TYPE_CHECKING:
     from .export_torch import save_torch, state_dict
@@ -15,9 +15,14 @@ _MODULES |= {name: "export_torch" for name in ("save_torch", "state_dict")}
 
 
 def __getattr__(name: str):
-    """Loads what needs JAX when it is first used: configurations ask for the published architectures alone."""
+    """Imports what needs JAX when it is first used, since configurations need the published architectures alone."""
     from importlib import import_module
 
     if name in _MODULES:
         return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Lists the names that are imported late too, so that `dir` and editors show them."""
+    return sorted({*globals(), *__all__} - {"TYPE_CHECKING"})

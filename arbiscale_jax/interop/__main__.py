@@ -1,4 +1,4 @@
-"""`python -m arbiscale_jax.interop`: see arbiscale_jax/cli/convert.py."""
+"""Runs `python -m arbiscale_jax.interop`; see arbiscale_jax/cli/convert.py."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""A Model as the reference implementation's state dict."""
+"""Writes a Model as a state dict of the reference implementation."""
 
 from pathlib import Path
 
@@ -9,18 +9,26 @@ from arbiscale_jax.errors import UserError
 from arbiscale_jax.inference import Model
 
 from . import layout
-from .files import check_suffix, write_state_dict
-from .schedule import schedule_buffers
+from .checkpoint_files import check_suffix, write_state_dict
+from .ldm_schedule import schedule_buffers
 from .torch_checkpoint import EMA, FIRST_STAGE, UNET, averaged_name
 
 
 def state_dict(model: Model) -> dict[str, np.ndarray]:
-    """Names and shapes a Model's weights as the reference implementation does: name -> array.
+    """Returns a Model's weights with the names and shapes of the reference implementation.
 
-    With a U-Net that is a whole diffusion model: its schedule's buffers, its raw and its averaged weights (the same
-    here; the reference samples with the latter), scale_factor, and the first stage. A first stage alone has the names
-    of a first stage's own file.
-    Raises: UserError if the model is not one that the reference can hold.
+    A model with a U-Net gives a whole diffusion model: the buffers of its noise schedule, its raw and its averaged
+    weights (which are the same here; the reference samples with the latter), scale_factor, and the first stage. A first
+    stage alone has the names that the reference uses in a first stage's own file.
+
+    Args:
+      model: the model.
+
+    Returns:
+      A dict from name to array.
+
+    Raises:
+      UserError: if the reference implementation has no such network.
     """
     flat = {path: np.asarray(value) for path, value in traverse_util.flatten_dict(model.params).items()}
     config, unet, first_stage = model.config, _under(flat, "unet"), _under(flat, "first_stage")
@@ -59,9 +67,17 @@ def _tensors(entries, flat: dict) -> dict[str, np.ndarray]:
 
 
 def save_torch(model: Model, path: str | Path) -> Path:
-    """Writes `state_dict(model)`: .ckpt (under the key state_dict, as Lightning), .pt, .pth or .safetensors.
+    """Writes `state_dict(model)` to a file.
 
-    Raises: UserError for another suffix, a model that the reference cannot hold, or a file that cannot be written.
+    Args:
+      model: the model.
+      path: a .ckpt file (with the key state_dict, as in Lightning), or a .pt, .pth or .safetensors file.
+
+    Returns:
+      The path.
+
+    Raises:
+      UserError: if the suffix is another one, the reference has no such network, or the file cannot be written.
     """
     path = Path(path)
     check_suffix(path)

@@ -1,6 +1,6 @@
-"""How the reference implementation names its weights, entry by entry, beside our parameter tree.
+"""Lists how the reference implementation names its weights, layer by layer, beside the places in our parameter tree.
 
-Each part of the model is a list of `Entry`; reading and writing both walk it, so a layout is written down once.
+Each part of the model is a list of `Entry`. Reading and writing both use it, so each layout is written down once.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,26 +12,27 @@ from arbiscale_jax import models
 
 
 class Entry(NamedTuple):
-    """One layer: `torch` its name there (without .weight), `path` its place here, `kind` how the arrays correspond."""
+    """Describes one layer."""
 
-    torch: str
-    path: tuple[str, ...]
-    kind: str  # one of KINDS
+    torch: str  # its name in the reference, without .weight
+    path: tuple[str, ...]  # its place in our parameter tree
+    kind: str  # how the arrays correspond, one of KINDS
 
 
-# how a weight is shaped there (o output, i input channels); here convolutions are [h w i o] and all others [i o]
+# the shape of a weight in the reference (o output, i input channels); ours are [h w i o] in convolutions, else [i o]
 KINDS = {
     "norm": "o",
     "linear": "o i",
     "conv1d": "o i 1",
-    "pointwise": "o i 1 1",  # a 1x1 convolution that is a dense layer here
-    "qkv": "o i 1 1",  # three of them, one dense layer here
+    "pointwise": "o i 1 1",  # a 1x1 convolution, which is a dense layer in ours
+    "qkv": "o i 1 1",  # three 1x1 convolutions, which are one dense layer in ours
     "conv": "o i h w",
-    "liif": "o i",  # a linear layer whose parameters lie side by side here
+    "liif": "o i",  # a linear layer, whose parameters have no module of their own in ours
 }
 
 
 def autoencoder_res(torch: str, path: tuple, changes: bool) -> Iterator[Entry]:
+    """Lists the layers of a residual block of the auto-encoder, with a shortcut if the number of channels changes."""
     for i in "12":
         yield Entry(f"{torch}.norm{i}", (*path, f"norm{i}"), "norm")
         yield Entry(f"{torch}.conv{i}", (*path, f"conv{i}"), "conv")
@@ -40,6 +41,7 @@ def autoencoder_res(torch: str, path: tuple, changes: bool) -> Iterator[Entry]:
 
 
 def autoencoder_attention(torch: str, path: tuple) -> Iterator[Entry]:
+    """Lists the layers of self-attention in the auto-encoder."""
     yield Entry(f"{torch}.norm", (*path, "norm"), "norm")
     yield Entry(torch, (*path, "qkv"), "qkv")
     yield Entry(f"{torch}.proj_out", (*path, "proj_out"), "pointwise")
@@ -53,7 +55,7 @@ def _middle(torch: str, path: tuple, attention: bool) -> Iterator[Entry]:
 
 
 def encoder_entries(cfg: Mapping, torch: str = "encoder.0", quant: str = "encoder.1") -> Iterator[Entry]:
-    """Layers of E; `cfg` is model.first_stage."""
+    """Lists the layers of E; `cfg` is model.first_stage."""
     path, levels = ("encoder",), models.attention_levels(cfg, "encoder")
     yield Entry(f"{torch}.conv_in", (*path, "conv_in"), "conv")
     width = 1
@@ -78,7 +80,7 @@ def encoder_entries(cfg: Mapping, torch: str = "encoder.0", quant: str = "encode
 def decoder_entries(
     cfg: Mapping, torch: str = "decoder.decoder.1", quant: str = "decoder.decoder.0"
 ) -> Iterator[Entry]:
-    """Layers of D; `cfg` is model.first_stage."""
+    """Lists the layers of D; `cfg` is model.first_stage."""
     path, levels = ("decoder",), models.attention_levels(cfg, "decoder")
     yield Entry(quant, (*path, "post_quant_conv"), "conv")
     yield Entry(f"{torch}.conv_in", (*path, "conv_in"), "conv")
@@ -98,20 +100,20 @@ def decoder_entries(
 
 
 def liif_entries(cfg: Mapping) -> Iterator[Entry]:
-    """Layers of f_theta, which alternate with ReLUs there; `cfg` is model.liif."""
+    """Lists the layers of f_theta, between which the reference numbers the ReLUs too; `cfg` is model.liif."""
     for i in range(len(cfg["hidden"]) + 1):
         yield Entry(f"decoder.inr.imnet.layers.{2 * i}", ("liif", str(i)), "liif")
 
 
 def first_stage_entries(model: Mapping) -> Iterator[Entry]:
-    """Layers of E, D and f_theta in the order of the reference's first stage."""
+    """Lists the layers of E, D and f_theta in the order of the reference's first stage."""
     yield from encoder_entries(model["first_stage"])
     yield from decoder_entries(model["first_stage"])
     yield from liif_entries(model["liif"])
 
 
 def compvis_encoder_entries(model: Mapping) -> Iterator[Entry]:
-    """Layers of E as the CompVis auto-encoders (AutoencoderKL, VQModelInterface) name them."""
+    """Lists the layers of E with the names of the CompVis auto-encoders (AutoencoderKL, VQModelInterface)."""
     return encoder_entries(model["first_stage"], torch="encoder", quant="quant_conv")
 
 
@@ -137,7 +139,10 @@ def _unet_attention(torch: str, path: str) -> Iterator[Entry]:
 
 
 def unet_entries(model: Mapping) -> Iterator[Entry]:
-    """Layers of eps_theta under `model.diffusion_model.`: numbered blocks there, named levels here."""
+    """Lists the layers of eps_theta, below `model.diffusion_model.`.
+
+    The reference numbers their blocks, and our parameter tree names them by level.
+    """
     cfg, unet = model["unet"], models.build_unet(model)
     mults, last = tuple(cfg["channel_mult"]), len(cfg["channel_mult"]) - 1
     yield Entry("time_embed.0", ("time_embed_0",), "linear")
@@ -185,13 +190,13 @@ def unet_entries(model: Mapping) -> Iterator[Entry]:
 
 
 def tensors(entry: Entry) -> list[str]:
-    """Names of the tensors that `entry` reads, in the order that `to_ours` takes them."""
+    """Returns the names of the tensors of a layer, in the order in which `to_ours` takes them."""
     layers = [f"{entry.torch}.{x}" for x in "qkv"] if entry.kind == "qkv" else [entry.torch]
     return [f"{layer}.{x}" for x in ("weight", "bias") for layer in layers]
 
 
 def leaves(entry: Entry) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Where the layer's weight and bias lie in our tree of parameters."""
+    """Returns the places of the layer's weight and bias in our parameter tree."""
     if entry.kind == "liif":
         path, i = entry.path
         return (path, f"kernel_{i}"), (path, f"bias_{i}")
@@ -199,18 +204,18 @@ def leaves(entry: Entry) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def to_ours(entry: Entry, arrays: list[np.ndarray]) -> dict[tuple[str, ...], np.ndarray]:
-    """Turns the layer's tensors (in `tensors` order) into our parameters: path -> array."""
+    """Converts the layer's tensors, in the order of `tensors`, to our parameters, {path: array}."""
     half = len(arrays) // 2
     weight, bias = np.concatenate(arrays[:half]), np.concatenate(arrays[half:])
     if entry.kind == "conv":
         weight = weight.transpose(2, 3, 1, 0)  # o i h w -> h w i o
     elif entry.kind != "norm":
         weight = weight.reshape(weight.shape[:2]).T  # o i (1 (1)) -> i o
-    return dict(zip(leaves(entry), (weight, bias)))
+    return dict(zip(leaves(entry), (weight, bias), strict=True))
 
 
 def to_torch(entry: Entry, flat: Mapping[tuple[str, ...], np.ndarray]) -> dict[str, np.ndarray]:
-    """Undoes `to_ours`: our parameters, path -> array, -> the layer's tensors, name -> array (views)."""
+    """Converts our parameters, {path: array}, to the layer's tensors, {name: array} (views); it undoes `to_ours`."""
     weight, bias = (flat[path] for path in leaves(entry))
     if entry.kind == "conv":
         weight = weight.transpose(3, 2, 0, 1)
@@ -218,4 +223,4 @@ def to_torch(entry: Entry, flat: Mapping[tuple[str, ...], np.ndarray]) -> dict[s
         weight = weight.T
         weight = weight[(..., *[None] * (len(KINDS[entry.kind].split()) - 2))]
     parts = 3 if entry.kind == "qkv" else 1
-    return dict(zip(tensors(entry), [*np.split(weight, parts), *np.split(bias, parts)]))
+    return dict(zip(tensors(entry), [*np.split(weight, parts), *np.split(bias, parts)], strict=True))

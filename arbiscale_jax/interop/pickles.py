@@ -1,8 +1,8 @@
-"""What a PyTorch file's pickle names and does, read without running it, and inert stand-ins for foreign classes.
+"""Finds out what a PyTorch file's pickle names and does without running it, and makes stand-ins for foreign classes.
 
-Lightning files carry optimizer states, callbacks and hyper-parameters whose pickles name classes that need not be
-installed here, and must not be imported from a file that anyone may have written. torch.load(weights_only=True) calls
-nothing but what it is given; it is given the stand-ins below, which keep nothing.
+Lightning files carry optimizer states, callbacks and hyper-parameters. Their pickles name classes that may not be
+installed here and must not be imported on behalf of a file that anyone may have written. torch.load(weights_only=True)
+calls only what it is given, which are the stand-ins below; they keep nothing.
 """
 
 import _compat_pickle
@@ -11,11 +11,12 @@ import re
 import sys
 import zipfile
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
 from arbiscale_jax.errors import UserError
 
-# constructors that harmless data pickles itself with, as plain values of the standard library and numpy do
+# constructors in the pickles of harmless data, such as plain values of the standard library and of numpy
 _DATA = re.compile(
     r"(collections|datetime|decimal|enum|fractions|pathlib|pathlib\._local|typing|uuid)\.\w+"
     r"|builtins\.(bytearray|bytes|complex|dict|float|frozenset|int|list|object|range|set|slice|str|tuple|type)"
@@ -29,9 +30,15 @@ _DATA = re.compile(
 def describe(data: bytes) -> dict[str, set[str]]:
     """Follows a pickle's stack without making any object.
 
-    Returns: each global it names (module.name, and its modern name) -> what happens to it: call (REDUCE), items
-      (instances are filled like a dict), appends (like a list).
-    Raises: ValueError, IndexError or KeyError for what is no pickle.
+    Args:
+      data: the pickle.
+
+    Returns:
+      A dict from each global that the pickle names (module.name, and its modern name) to what happens to it: call
+        (REDUCE), items (its instances are filled like a dict) or appends (like a list).
+
+    Raises:
+      ValueError, IndexError, KeyError: if the data is not a pickle.
     """
     found, stack, memo, mark = {}, [], {}, object()
     for op, arg, _ in pickletools.genops(data):
@@ -44,12 +51,12 @@ def describe(data: bytes) -> dict[str, set[str]]:
             memo[len(memo)] = first
         if op.name in ("GLOBAL", "STACK_GLOBAL", "INST"):
             name = arg.replace(" ", ".", 1) if arg else "unknown"
-            found[name] = found.setdefault(modern(name), set())  # torch may list it under either name
+            found[name] = found.setdefault(modern(name), set())  # torch may use either name
             stack.append(name)
         elif op.name in ("NEWOBJ", "NEWOBJ_EX", "REDUCE"):
             if op.name == "REDUCE" and first in found:
                 found[first].add("call")
-            stack.append((first,))  # an instance of it
+            stack.append((first,))  # stands for an instance of it
         elif op.name in ("GET", "BINGET", "LONG_BINGET"):
             stack.append(memo[arg])
         elif op.name == "DUP":
@@ -64,7 +71,7 @@ def describe(data: bytes) -> dict[str, set[str]]:
 
 
 def _take(stack: list, before: list, mark) -> list:
-    """Pops what an opcode takes; below a mark where it takes one."""
+    """Pops the values that an opcode takes from the stack, down to a mark if it takes one."""
     count = len(before)
     if pickletools.markobject in before:
         while stack.pop() is not mark:
@@ -74,16 +81,17 @@ def _take(stack: list, before: list, mark) -> list:
 
 
 def modern(name: str) -> str:
-    """Returns Python 3's name of a global; pickles of protocol 2 give Python 2's."""
+    """Returns the name of a global in Python 3; pickles of protocol 2 use Python 2's names."""
     module, _, attribute = name.rpartition(".")
     module, attribute = _compat_pickle.NAME_MAPPING.get((module, attribute), (module, attribute))
     return f"{_compat_pickle.IMPORT_MAPPING.get(module, module)}.{attribute}"
 
 
 def is_foreign_call(name: str) -> bool:
-    """Tells whether making `name(...)` may do more than hold data: a function, or a class of the standard library.
+    """Tells whether calling `name(...)` may do more than make data: a function, or a class of the standard library.
 
-    Classes of other packages (their names are capitalised), as enumerations and hyper-parameters are, count as data.
+    Classes of other packages, which are recognised by a capital letter, count as data, as enumerations and
+    hyper-parameters are.
     """
     name = modern(name)
     module, _, attribute = name.rpartition(".")
@@ -92,7 +100,7 @@ def is_foreign_call(name: str) -> bool:
 
 
 class _Inert:
-    """Takes the place of a foreign object; keeps nothing."""
+    """Takes the place of a foreign object and keeps nothing."""
 
     def __new__(cls, *args, **kwargs):
         return object.__new__(cls)
@@ -106,7 +114,7 @@ class _Inert:
 
 class _InertMapping(_Inert):
     def __new__(cls, *args, **kwargs):
-        return OrderedDict()  # the unpickler fills exact dicts only
+        return OrderedDict()  # the unpickler fills only exact dicts
 
 
 class _InertList(_Inert):
@@ -114,10 +122,19 @@ class _InertList(_Inert):
         return []
 
 
-def stand_ins(path: Path, names: list[str]) -> list[tuple[type, str]]:
-    """Makes a stand-in for each foreign global of a PyTorch zip file, as torch.serialization.safe_globals takes them.
+def stand_ins(path: Path, names: list[str]) -> list[Callable | tuple[Callable, str]]:
+    """Makes a stand-in for each foreign global of a PyTorch zip file, in the form that torch's safe_globals takes.
 
-    Raises: UserError if the file calls a function, which it names; ValueError or zipfile.BadZipFile if it is damaged.
+    Args:
+      path: the file.
+      names: the globals.
+
+    Returns:
+      The stand-ins, or pairs of a stand-in and the name for which it stands.
+
+    Raises:
+      UserError: if the file calls a function, which the message names.
+      ValueError, zipfile.BadZipFile: if the file is damaged.
     """
     uses = describe(_read_pickle(path)) if names else {}
     for name in sorted(names):
@@ -126,7 +143,7 @@ def stand_ins(path: Path, names: list[str]) -> list[tuple[type, str]]:
                 f"{path} is refused and cannot be read: it would call the function {modern(name)}, which weights have "
                 "no need of; get them as a plain state dict or .safetensors from a source that you trust."
             )
-    made = []
+    made: list[Callable | tuple[Callable, str]] = []
     for name in names:
         does = uses.get(name, ())
         base = _InertMapping if "items" in does else _InertList if "appends" in does else _Inert

@@ -1,66 +1,72 @@
 """Reads PyTorch checkpoints of the reference implementation and of the CompVis latent-diffusion models."""
 
-import functools
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from flax import traverse_util
 
 from arbiscale_jax import models
+from arbiscale_jax.artifacts.fit import network_shapes
 from arbiscale_jax.errors import UserError
+from arbiscale_jax.experiments.arch import model_config, read_arch
 from arbiscale_jax.inference import Model
 
 from . import layout
-from .arch import model_config, read_arch
-from .files import read_state_dict
-from .schedule import BUFFERS, check_schedule
+from .checkpoint_files import read_state_dict
+from .ldm_schedule import BUFFERS, check_schedule
 
 UNET, EMA, FIRST_STAGE = "model.diffusion_model.", "model_ema.", "first_stage_model."
 
-# what lies in such files beside the weights that are read: losses, conditioners, counters
+# keys in such files besides the weights that are read: losses, conditioners, counters
 _BESIDE = re.compile(
     r"(loss|cond_stage_model|perceptual_loss|lpips|discriminator|optimizers?|lr_schedulers?|callbacks)\."
     r"|(lvlb_weights|logvar|cond_ids|scale_factor|global_step|epoch)$"
 )
 _BESIDE_FIRST_STAGE = re.compile(r"(loss|model_ema|lpips|discriminator)\.|logvar$")
-# the CompVis decoder upsamples, so it is no D; its codebook look-up is left out, as the reference does
+# the CompVis decoder upsamples, so it cannot serve as D; its codebook is left out, as in the reference
 _BESIDE_COMPVIS = re.compile(r"decoder\.(conv_in|mid|up|norm_out|conv_out)\.|post_quant_conv\.|quantize\.|colorize$")
 
 
 class Checkpoint(NamedTuple):
-    """What a file holds, in our terms."""
+    """Holds the content of a file in our terms."""
 
     model: dict  # the `model` part of a configuration
-    params: dict  # first_stage (encoder, decoder, liif) and unet, as far as the file has them
-    scale_factor: float
-    prefix: str | None  # of the first stage's keys: "" in a file of its own, None where there is none
-    report: list[str]  # what was read from where, a line each
+    params: dict  # the weights of first_stage (encoder, decoder, liif) and unet, as far as the file has them
+    scale_factor: float  # 1 / std of the latents
+    prefix: str | None  # what the first stage's keys begin with: "" in a file of its own, None if there is none
+    report: list[str]  # lines that say what was read from where
 
 
 class Part(NamedTuple):
-    """One network in a file."""
+    """Describes one network in a file."""
 
-    tree: str  # first_stage or unet
-    title: str
-    entries: list[layout.Entry]
-    key: Callable[[str], str]  # a layer's tensor, as layout names it -> its key in the file
+    tree: str  # its name in our parameter tree, first_stage or unet
+    title: str  # what reports call it
+    entries: list[layout.Entry]  # its layers
+    key: Callable[[str], str]  # name of a tensor in layout -> its key in the file
 
 
 def load_torch(path: str | Path, arch: Mapping | str | Path, ema: bool = False, *, partial: bool = False) -> Model:
     """Loads a checkpoint of the reference implementation, or of the CompVis models that it builds on.
 
-    A first stage alone gives a Model without U-Net. Of a CompVis auto-encoder the encoder is taken (its decoder
-    upsamples), so the Model encodes, and denoises where the file holds a U-Net, but does not render.
-    Args: path, a PyTorch or .safetensors file (a state dict, or a dict holding one); arch, the mapping of its
-      configuration, a JSON file with it, or a published experiment's name; ema, the U-Net's averaged weights instead
-      of the raw ones; partial, accept a diffusion model's file without its U-Net or its first stage.
-    Returns: a Model in float32.
-    Raises: UserError if the file is unreadable, calls functions, holds no weights, or has a missing, unexpected or
-      wrongly shaped key, which it names.
+    A first stage alone gives a Model without a U-Net. Of a CompVis auto-encoder only the encoder is used, since its
+    decoder upsamples; the Model then encodes, and denoises if the file holds a U-Net, but it does not render.
+
+    Args:
+      path: a PyTorch or .safetensors file that is a state dict or holds one.
+      arch: the mapping of its configuration, a JSON file with it, or a published experiment's name.
+      ema: whether to read the averaged weights of the U-Net instead of the raw ones.
+      partial: whether to accept a diffusion model's file without its U-Net or without its first stage.
+
+    Returns:
+      A Model in float32.
+
+    Raises:
+      UserError: if the file is unreadable, calls functions, holds no weights, or has a missing, unexpected or wrongly
+        shaped key, which the message names.
     """
     found = read_checkpoint(path, arch, ema)
     if not partial and "first_stage" not in found.params:
@@ -70,11 +76,11 @@ def load_torch(path: str | Path, arch: Mapping | str | Path, ema: bool = False, 
         )
     if not partial and "unet" not in found.params and found.prefix:
         raise UserError(f"{path} holds no U-Net: no key starts with {UNET} (partial=True takes the first stage alone).")
-    return Model(found.model, found.params, found.scale_factor)
+    return Model(found.model, found.params, found.scale_factor, name=Path(path).stem)
 
 
 def read_checkpoint(path: str | Path, arch: Mapping | str | Path, ema: bool = False) -> Checkpoint:
-    """Reads whatever networks of ours a file holds; arguments and errors as `load_torch`."""
+    """Reads those of our networks that a file holds; arguments and errors are those of `load_torch`."""
     arch, path = read_arch(arch), Path(path)
     model = model_config(arch)
     state = read_state_dict(path)
@@ -103,7 +109,7 @@ def read_checkpoint(path: str | Path, arch: Mapping | str | Path, ema: bool = Fa
 
 
 def _find_first_stage(state: Mapping) -> tuple[str | None, bool]:
-    """The prefix of the first stage's keys (None: there is no such key), and whether its layout is CompVis's."""
+    """Returns what the first stage's keys begin with (None if there are none), and whether the names are CompVis's."""
     prefix = FIRST_STAGE if any(key.startswith(FIRST_STAGE) for key in state) else ""
     names = [key[len(prefix) :] for key in state if key.startswith(prefix)]
     if any(name.startswith(("encoder.0.", "decoder.decoder.", "decoder.inr.")) for name in names):
@@ -116,26 +122,28 @@ def _find_first_stage(state: Mapping) -> tuple[str | None, bool]:
 def _parts(state, model, ema: bool, path: Path, prefix: str | None, compvis: bool) -> Iterator[Part]:
     if prefix is not None:
         entries = layout.compvis_encoder_entries(model) if compvis else layout.first_stage_entries(model)
-        what = "encoder (CompVis) -> first_stage/encoder" if compvis else "first stage -> first_stage"
+        what = "encoder (CompVis) -> encoder of first_stage" if compvis else "first stage -> first_stage"
         yield Part("first_stage", f"{prefix or 'encoder.'}* {what}", list(entries), lambda name: prefix + name)
     entries = list(layout.unet_entries(model))
     if ema:
         if not any(key.startswith(EMA + "diffusion_model") for key in state):
             raise UserError(f"{path} holds no averaged weights ({EMA}*); load it with ema=False.")
-        # LitEma drops the dots of the names it averages
+        # LitEma removes the dots from the names of averaged weights
         yield Part("unet", f"{EMA}* averaged U-Net -> unet", entries, averaged_name)
     elif any(key.startswith(UNET) for key in state):
         yield Part("unet", f"{UNET}* U-Net -> unet", entries, lambda name: UNET + name)
 
 
 def averaged_name(name: str) -> str:
+    """Returns the key under which the reference stores the average of a U-Net's tensor."""
     return EMA + ("diffusion_model." + name).replace(".", "")
 
 
 def _check_keys(parts, state, model, path, prefix, compvis) -> dict[str, int]:
-    """Checks that every key is used and fits, or is known to be beside the point; returns the latter, counted.
+    """Checks that every key is used and fits, or is known to be of no use, and returns the latter with their numbers.
 
-    Raises: UserError naming the missing, wrongly shaped or unexpected key.
+    Raises:
+      UserError: if a key is missing, wrongly shaped or unexpected; the message names it.
     """
     wanted = {}
     for part in parts:
@@ -165,7 +173,7 @@ def _check_keys(parts, state, model, path, prefix, compvis) -> dict[str, int]:
 
 
 def _beside(key: str, prefix: str | None, compvis: bool, ema: bool) -> str:
-    """What a key belongs to that is known to be beside the point, "" where it is unexpected."""
+    """Returns what a key that is known to be of no use belongs to, or "" if the key is unexpected."""
     if key in BUFFERS:
         return "the schedule, which agrees with arch"
     if match := _BESIDE.match(key):
@@ -182,7 +190,7 @@ def _beside(key: str, prefix: str | None, compvis: bool, ema: bool) -> str:
 
 
 def convert(part: Part, state: Mapping[str, np.ndarray]) -> dict:
-    """Turns a part's tensors into our parameter tree, of arrays of its own."""
+    """Converts a part's tensors to our parameter tree, copying the arrays."""
     ours = {}
     for entry in part.entries:
         for leaf, array in layout.to_ours(entry, [state[part.key(name)] for name in layout.tensors(entry)]).items():
@@ -191,32 +199,16 @@ def convert(part: Part, state: Mapping[str, np.ndarray]) -> dict:
 
 
 def expected_shapes(model: Mapping, tree: str) -> dict[tuple[str, ...], np.ndarray]:
-    """Stand-ins (no memory) for our parameters of `tree`, first_stage or unet, by shape evaluation.
+    """Returns arrays that take no memory and have the shapes of our parameters of `tree`, first_stage or unet.
 
-    Raises: UserError if such networks cannot be built.
+    Raises:
+      UserError: if such networks cannot be built.
     """
-    flat = _shapes(json.dumps(model, sort_keys=True), tree)
-    return {path: np.broadcast_to(np.float32(0), shape) for path, shape in flat.items()}
-
-
-@functools.lru_cache(maxsize=8)  # tracing a large network takes seconds
-def _shapes(model_json: str, tree: str) -> dict[tuple[str, ...], tuple[int, ...]]:
-    import jax
-    import jax.numpy as jnp
-
-    model = json.loads(model_json)
-    f, c = models.spatial_factor(model), model["first_stage"]["z_channels"]
-    key, z = jax.random.key(0), jnp.zeros((1, 8, 8, c))
     try:
-        if tree == "unet":
-            condition = z if model["condition"]["enabled"] else None
-            shapes = jax.eval_shape(models.build_unet(model).init, key, z, jnp.zeros(1, jnp.int32), condition)
-        else:
-            window, x = models.axis(8, 8), jnp.zeros((1, 8 * f, 8 * f, 3))
-            shapes = jax.eval_shape(models.build_first_stage(model).init, key, x, window, window)
-    except (ValueError, IndexError) as e:
+        flat: Any = traverse_util.flatten_dict(network_shapes(model, tree))
+    except ValueError as e:
         raise UserError(f"arch describes networks that cannot be built: {e}") from e
-    return {path: leaf.shape for path, leaf in traverse_util.flatten_dict(shapes["params"]).items()}
+    return {path: np.broadcast_to(np.float32(0), leaf.shape) for path, leaf in flat.items()}
 
 
 def _scale_factor(state: Mapping, arch: Mapping, path: Path) -> float:
@@ -227,7 +219,7 @@ def _scale_factor(state: Mapping, arch: Mapping, path: Path) -> float:
 
 
 def _decoder_rule(first_stage: Mapping, state: Mapping, prefix: str) -> str:
-    """Which of the two placements of attention in D the file's keys show."""
+    """Returns which of the two placements of attention in D the file's keys show."""
     where = re.compile(re.escape(prefix) + r"decoder\.decoder\.1\.up\.(\d+)\.attn\.")
     levels = {int(match[1]) for key in state if (match := where.match(key))}
     doubled = models.attention_levels({**first_stage, "decoder_attention": "doubled"}, "decoder")
@@ -236,4 +228,5 @@ def _decoder_rule(first_stage: Mapping, state: Mapping, prefix: str) -> str:
 
 
 def _count(tree) -> int:
-    return sum(x.size for x in traverse_util.flatten_dict(tree).values())
+    leaves: Any = traverse_util.flatten_dict(tree)
+    return sum(x.size for x in leaves.values())

@@ -1,6 +1,9 @@
-"""The networks: pure Flax linen modules that know no data, configuration file or device."""
+"""Contains the networks: pure Flax linen modules that do not depend on data, configuration files or devices."""
 
 from .build import (
+    DECODER_ATTENTION,
+    FIRST_STAGES,
+    UNETS,
     attention_levels,
     build_first_stage,
     build_unet,
@@ -11,14 +14,20 @@ from .build import (
 )
 from .discriminator import LEAST_UNET_SIDE, PatchDiscriminator, UNetDiscriminator, least_side, spectral_norm
 from .first_stage import FirstStage
+from .layers import NORMS
 from .liif import Axis, axis
 from .local import LinearEncoder, LocalUNet, linear_code
 from .reduce import fine_span, finer_factor, reduction
-from .resize import cut_border, interpolate, reflect, reflect_border
+from .resize import METHODS, cut_border, interpolate, reflect, reflect_border
 from .unet import UNet
 
 __all__ = [
+    "DECODER_ATTENTION",
+    "FIRST_STAGES",
     "LEAST_UNET_SIDE",
+    "METHODS",
+    "NORMS",
+    "UNETS",
     "Axis",
     "FirstStage",
     "LinearEncoder",

@@ -1,20 +1,23 @@
-"""Encoder E and the convolutional half D of the implicit neural decoder (paper 4.2, Fig. 3)."""
+"""Defines the encoder E, and D, the convolutional half of the implicit neural decoder (paper 4.2, Fig. 3)."""
 
 import jax.numpy as jnp
 from flax import linen as nn
 
 from .layers import Attention, conv1x1, conv3x3, make_norm, with_remat
 
-EPSILON = 1e-6  # of the auto-encoder's norms
+EPSILON = 1e-6  # added to the variance in the norms of the auto-encoder
 
 
 class ResBlock(nn.Module):
-    """Adds two (norm, SiLU, 3x3 convolution) to the input, through a 1x1 shortcut where channels change."""
+    """Applies a residual block: [b h w c] -> [b h w features].
 
-    features: int
-    num_groups: int
-    norm: str = "group"
-    dtype: jnp.dtype = jnp.float32
+    Its branch is norm, SiLU and a 3x3 convolution, twice. The shortcut is a 1x1 convolution if the channels change.
+    """
+
+    features: int  # output channels
+    num_groups: int  # groups of GroupNorm
+    norm: str = "group"  # one of layers.NORMS
+    dtype: jnp.dtype = jnp.float32  # compute type; parameters stay float32
 
     @nn.compact
     def __call__(self, x):  # b h w c
@@ -28,27 +31,30 @@ class ResBlock(nn.Module):
 
 
 class _Tower(nn.Module):
-    """What E and D share: the fields, a residual block, single-head attention, the middle block."""
+    """Defines what E and D share: the fields, residual blocks, single-head attention and the middle block."""
 
-    z_channels: int  # c of the latent
-    ch: int = 128
-    ch_mult: tuple[int, ...] = (1, 2, 4)
-    num_res_blocks: int = 2
+    z_channels: int  # c, channels of the latent
+    ch: int = 128  # channels at the finest level
+    ch_mult: tuple[int, ...] = (1, 2, 4)  # channels of each level divided by ch, the finest first
+    num_res_blocks: int = 2  # residual blocks per level of E; D has one more
     attn_levels: tuple[int, ...] = ()  # levels with self-attention after each residual block; 0 is the finest
-    mid_attention: bool = True
-    num_groups: int = 32
-    norm: str = "group"
+    mid_attention: bool = True  # self-attention in the middle block
+    num_groups: int = 32  # groups of GroupNorm
+    norm: str = "group"  # one of layers.NORMS
     remat: bool = False  # recompute each block in the backward pass instead of keeping its activations
-    dtype: jnp.dtype = jnp.float32
+    dtype: jnp.dtype = jnp.float32  # compute type; parameters and the last layer stay float32
 
     def res(self, x, features, name):
+        """Applies a residual block: [b h w c] -> [b h w features]."""
         return with_remat(ResBlock, self.remat)(features, self.num_groups, self.norm, dtype=self.dtype, name=name)(x)
 
     def attention(self, x, name):
+        """Applies self-attention to x [b h w c]."""
         block = with_remat(Attention, self.remat)
         return block(1, self.num_groups, EPSILON, norm=self.norm, dtype=self.dtype, name=name)(x)
 
     def middle(self, x):
+        """Applies the middle block to x [b h w c]: a residual block, perhaps attention, a residual block."""
         x = self.res(x, x.shape[-1], "mid_block_1")
         if self.mid_attention:
             x = self.attention(x, "mid_attn")
@@ -56,9 +62,9 @@ class _Tower(nn.Module):
 
 
 class ConvEncoder(_Tower):
-    """Maps an image [b, H, W, 3] in [-1, 1] to a latent map [b, H/f, W/f, c], or 2c where double_z."""
+    """Maps an image [b H W 3] in [-1, 1] to a latent [b H/f W/f c], or to 2c channels with double_z."""
 
-    double_z: bool = False
+    double_z: bool = False  # give the mean and the log-variance instead of the mean alone
 
     @nn.compact
     def __call__(self, x):
@@ -80,7 +86,7 @@ class ConvEncoder(_Tower):
 
 
 class ConvDecoder(_Tower):
-    """Maps a latent [b, h, w, c] to features [b, h, w, ch * ch_mult[0]]: the mirrored encoder, nothing upsampled."""
+    """Maps a latent [b h w c] to features [b h w ch * ch_mult[0]]; it mirrors the encoder, but upsamples nothing."""
 
     @nn.compact
     def __call__(self, z):

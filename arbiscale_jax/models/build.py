@@ -1,6 +1,7 @@
-"""Networks from the `model` part of a configuration (any nested mapping)."""
+"""Builds networks from the `model` part of a configuration, which is any nested mapping."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -11,23 +12,37 @@ from .local import LinearEncoder, LocalUNet, SubcellDecoder
 from .unet import UNet
 
 FIRST_STAGES, UNETS = ("conv", "linear_code"), ("adm", "local")  # architectures
-_ADDED = {  # fields that came later, with what they mean for a configuration that lacks them
+DECODER_ATTENTION = ("constant", "doubled")  # rules for the nominal resolution in D, see attention_levels
+_ADDED = {  # fields that were added later, with their values for a configuration that lacks them
     "first_stage": {"architecture": "conv", "norm": "group", "subcell": {"blocks": 4, "features": 32, "convs": 2}},
     "unet": {"architecture": "adm", "norm": "group", "mid_attention": True, "strength": False},
-    "sampling": {"restore": -1.0, "finest": 0.0},
+    "sampling": {
+        "restore": -1.0,
+        "finest": 0.0,
+        "start": 0.0,
+        "refine": 0,
+        "border": 0,
+        "cell_min": 0.0,
+        "cell_max": 0.0,
+    },
 }
 
 
 def complete(model: Mapping) -> dict:
-    """Fills in, in the `model` part of a configuration, the fields that an earlier version did not have."""
+    """Returns the `model` part of a configuration together with the fields that an earlier version did not have."""
     return {name: {**_ADDED.get(name, {}), **section} for name, section in model.items()}
 
 
 def reach(model: Mapping, evaluations: int) -> int | None:
-    """Returns how many latent cells away from a cell the input can still change its render, through all networks.
+    """Returns up to how many latent cells away the input can influence the render of a cell, through all networks.
 
-    Args: evaluations, of the U-Net.
-    Returns: None where a network has attention, or a statistic over space: then everything changes everything.
+    Args:
+      model: the `model` part of a configuration.
+      evaluations: how often the U-Net is evaluated.
+
+    Returns:
+      A number of latent cells, or None if a network has attention or a statistic over space, since then every cell
+      influences every other cell.
     """
     model = complete(model)
     first, unet = model["first_stage"], model["unet"]
@@ -38,40 +53,57 @@ def reach(model: Mapping, evaluations: int) -> int | None:
     blocks = unet["num_res_blocks"]
     blocks = [blocks] * (last + 1) if isinstance(blocks, int) else blocks
     runs = [2 * n + (level == 0) if level < last else n for level, n in enumerate(blocks[: len(levels)])]
-    of_unet = 2 + sum(2 * n * 2**level for level, n in enumerate(runs)) + 2 ** (last + 1)  # two 3x3 a block; strides
+    of_unet = 2 + sum(2 * n * 2**level for level, n in enumerate(runs)) + 2 ** (last + 1)  # two 3x3 per block; strides
     of_interpolation, of_encoder = 2, 1 + 2 * first["num_res_blocks"]
-    of_decoder = 2 + 2 * first["subcell"]["blocks"] + first["subcell"]["convs"]  # more than its sub-cells need
+    of_decoder = 2 + 2 * first["subcell"]["blocks"] + first["subcell"]["convs"]  # an upper bound for sub-cells
     return of_interpolation + of_encoder + evaluations * of_unet + of_decoder
 
 
 def predicts(model: Mapping) -> str:
-    """Returns what the U-Net predicts: eps, or z_0."""
+    """Returns what the U-Net predicts: "eps" or "z_0"."""
     return "z_0" if complete(model)["unet"]["architecture"] == "local" else "eps"
 
 
 def spatial_factor(model: Mapping) -> int:
-    """Returns f, the image pixels a latent cell spans along a side."""
+    """Returns f, the number of image pixels per latent cell along a side."""
     return 2 ** (len(model["first_stage"]["ch_mult"]) - 1)
 
 
 def attention_levels(first_stage: Mapping, part: str) -> tuple[int, ...]:
-    """Levels with self-attention in the `encoder` or the `decoder`.
+    """Returns the levels of the encoder or the decoder that have self-attention.
 
-    The encoder's nominal resolution halves a level. The decoder's starts at the latent's; nothing is upsampled, so in
-    the reference implementation (and in its checkpoints) it stays there: attention at every level or none. With
-    decoder_attention="doubled" it doubles a level instead, as if the decoder upsampled.
+    The nominal resolution of the encoder is halved from each level to the next. That of the decoder begins at the
+    resolution of the latent. Since the decoder upsamples nothing, in the reference implementation and its checkpoints
+    it stays there, so either all levels or none have attention. With decoder_attention="doubled" it is doubled from
+    each level to the next instead, as if the decoder upsampled.
+
+    Args:
+      first_stage: the `model.first_stage` part of a configuration.
+      part: "encoder" or "decoder".
+
+    Raises:
+      ValueError: if decoder_attention is unknown.
     """
     wanted, levels = set(first_stage["attn_resolutions"]), range(len(first_stage["ch_mult"]))
     rule = first_stage.get("decoder_attention", "constant")
-    if rule not in ("constant", "doubled"):
-        raise ValueError(f"decoder_attention is constant or doubled, got {rule!r}.")
+    if rule not in DECODER_ATTENTION:
+        raise ValueError(f"decoder_attention is one of {', '.join(DECODER_ATTENTION)}, got {rule!r}.")
     if part == "decoder" and rule == "constant":
         return tuple(levels) if first_stage["resolution"] >> levels[-1] in wanted else ()
     return tuple(level for level in levels if first_stage["resolution"] >> level in wanted)
 
 
 def build_first_stage(model: Mapping, dtype=jnp.float32, remat: bool = False) -> FirstStage:
-    """Builds E, D and f_theta; `dtype` is the compute type, parameters are float32; `remat` saves training memory."""
+    """Builds the first stage: E, D and f_theta.
+
+    Args:
+      model: the `model` part of a configuration.
+      dtype: compute type; parameters are float32.
+      remat: recompute activations in the backward pass, which saves memory in training.
+
+    Raises:
+      ValueError: if the architecture is unknown, or linear_code is combined with double_z.
+    """
     model = complete(model)
     cfg, liif = model["first_stage"], model["liif"]
     shared = dict(z_channels=cfg["z_channels"], ch=cfg["ch"], num_res_blocks=cfg["num_res_blocks"])
@@ -105,16 +137,30 @@ def build_first_stage(model: Mapping, dtype=jnp.float32, remat: bool = False) ->
 
 
 def build_unet(model: Mapping, dtype=jnp.float32, remat: bool = False) -> UNet | LocalUNet:
-    """Builds the diffusion network: eps_theta, or one that predicts z_0 (`predicts`).
+    """Builds the diffusion network, which predicts eps or z_0 (see `predicts`).
 
-    It takes twice z_channels where model.condition is enabled. Raises: ValueError for another architecture.
+    With model.condition enabled its input has twice z_channels channels.
+
+    Args:
+      model: the `model` part of a configuration.
+      dtype: compute type; parameters are float32.
+      remat: recompute activations in the backward pass, which saves memory in training.
+
+    Raises:
+      ValueError: if the architecture is unknown.
     """
     model = complete(model)
     cfg, channels = model["unet"], model["first_stage"]["z_channels"]
     blocks = cfg["num_res_blocks"]
     blocks = blocks if isinstance(blocks, int) else tuple(blocks)
-    shared = dict(out_channels=channels, model_channels=cfg["model_channels"], channel_mult=tuple(cfg["channel_mult"]))
-    shared |= dict(num_groups=cfg["num_groups"], norm=cfg["norm"], remat=remat, dtype=dtype)
+    shared: dict[str, Any] = dict(out_channels=channels, model_channels=cfg["model_channels"])
+    shared |= dict(
+        channel_mult=tuple(cfg["channel_mult"]),
+        num_groups=cfg["num_groups"],
+        norm=cfg["norm"],
+        remat=remat,
+        dtype=dtype,
+    )
     if cfg["architecture"] == "local":
         blocks = (blocks,) * len(cfg["channel_mult"]) if isinstance(blocks, int) else blocks
         return LocalUNet(**shared, num_res_blocks=blocks, strength=cfg["strength"])

@@ -1,4 +1,4 @@
-"""Discriminators: pix2pix's patches (Isola et al. 2017), as in the LDM auto-encoders, and Real-ESRGAN's U-Net."""
+"""Defines discriminators: that of pix2pix for patches (Isola et al. 2017), as in LDM, and Real-ESRGAN's U-Net."""
 
 import math
 from functools import partial
@@ -9,34 +9,36 @@ from flax import linen as nn
 
 from .layers import GroupNorm
 
-SLOPE = 0.2  # of LeakyReLU below zero
-MAX_WIDTH = 8  # times ch
-GROUPS = 8  # of GroupNorm, fewer where the channels do not divide
-HALVINGS = 3  # of the U-Net
-LEAST_UNET_SIDE = 2 * 2**HALVINGS  # pixels: at its coarsest the U-Net still compares neighbours
-POWER_ITERATIONS = 8  # for a singular value; of random kernels within 10 % below
+SLOPE = 0.2  # slope of LeakyReLU below zero
+MAX_WIDTH = 8  # largest number of channels, divided by ch
+GROUPS = 8  # groups of GroupNorm; fewer if they do not divide the channels
+HALVINGS = 3  # how often the U-Net halves the resolution
+LEAST_UNET_SIDE = 2 * 2**HALVINGS  # pixels; the coarsest level of the U-Net then still has neighbours to compare
+POWER_ITERATIONS = 8  # enough to find the singular value of a random kernel to within 10 %, from below
 
 _init = nn.initializers.normal(0.02)
-_unet_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # PyTorch's default for convolutions
+_unet_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # the default of PyTorch for convolutions
 
 
 def least_side(num_layers: int) -> int:
-    """Returns the smallest image side that leaves one logit: two 4x4 convolutions follow num_layers halvings."""
+    """Returns the smallest image side that gives a logit: two 4x4 convolutions follow num_layers halvings."""
     return 3 * 2**num_layers
 
 
 class PatchDiscriminator(nn.Module):
-    """Judges overlapping patches of an image: 4x4 convolutions, LeakyReLU, and GroupNorm where pix2pix has BatchNorm.
+    """Judges overlapping patches of an image with 4x4 convolutions, LeakyReLU and GroupNorm.
 
-    So a logit depends on its own image alone, whatever the batch, its division over devices or into micro-batches, and
-    nothing has to be averaged over steps.
+    pix2pix has BatchNorm instead. With GroupNorm a logit depends on its own image alone, however the batch is divided
+    over devices or into micro-batches, and no statistics have to be averaged over steps. Images are [b H W 3] in about
+    [-1, 1], logits [b h w], one for each patch.
     """
 
-    ch: int = 64
-    num_layers: int = 3  # convolutions of stride 2; 3 gives patches of 70 x 70 pixels
-    dtype: jnp.dtype = jnp.float32
+    ch: int = 64  # channels of the first layer
+    num_layers: int = 3  # convolutions of stride 2; with 3 of them a patch has 70 x 70 pixels
+    dtype: jnp.dtype = jnp.float32  # compute type; parameters and the last layer stay float32
 
     def conv(self, x, features, stride, name, **options):
+        """Applies a 4x4 convolution with the options of nn.Conv: [b h w c] -> [b h' w' features]."""
         options = {"dtype": self.dtype, "kernel_init": _init, "name": name, **options}
         return nn.Conv(features, (4, 4), stride, ((1, 1), (1, 1)), **options)(x)
 
@@ -52,11 +54,11 @@ class PatchDiscriminator(nn.Module):
 
 
 def spectral_norm(kernel):
-    """Estimates the largest singular value of a kernel [... c], c its output channels, taken as a matrix -> [].
+    """Estimates the largest singular value of a kernel [... c], taken as a matrix with c columns -> [].
 
-    Some power iterations from a fixed start (Miyato et al. 2018, algorithm 1, which carries one iteration on from step
-    to step in a variable): the value depends on the kernel alone, and is never above the true one. In float32; the
-    gradient is that of u^T K v with u and v held.
+    It runs a few power iterations from a fixed start. Miyato et al. 2018 (algorithm 1) carry one iteration on from step
+    to step in a variable instead. Here the value depends on the kernel alone, and it is never above the true one. It is
+    computed in float32, and its gradient is that of u^T K v with u and v held constant.
     """
     kernel = kernel.astype(jnp.float32).reshape(-1, kernel.shape[-1])  # n c
     fixed, dot = jax.lax.stop_gradient(kernel), partial(jnp.dot, precision="highest")
@@ -70,16 +72,17 @@ def spectral_norm(kernel):
 
 
 def _unit(x):
+    """Returns x divided by its norm."""
     return x / (jnp.linalg.norm(x) + 1e-12)
 
 
 class SpectralConv(nn.Module):
-    """A convolution without bias whose kernel is divided by its `spectral_norm`."""
+    """Convolves with a kernel that is divided by its `spectral_norm`, without bias: [b h w c] -> [b h' w' features]."""
 
-    features: int
-    width: int  # of the square kernel
-    stride: int = 1
-    dtype: jnp.dtype = jnp.float32
+    features: int  # output channels
+    width: int  # side of the square kernel
+    stride: int = 1  # stride along both sides
+    dtype: jnp.dtype = jnp.float32  # compute type; parameters stay float32
 
     @nn.compact
     def __call__(self, x):  # b h w c
@@ -90,14 +93,14 @@ class SpectralConv(nn.Module):
 
 
 class UNetDiscriminator(nn.Module):
-    """Judges every pixel in its surroundings: the U-Net with spectral normalisation of Real-ESRGAN (Wang et al. 2021).
+    """Judges every pixel with the U-Net of Real-ESRGAN, which has spectral normalisation (Wang et al. 2021).
 
-    Where a side is no multiple of 8, the image is continued by its border at the right and at the bottom, and what is
-    judged there is cut off.
+    Images are [b H W 3] in about [-1, 1], logits [b H W]. If a side is not a multiple of 8, the border of the image is
+    repeated at the right and at the bottom, and the logits there are cut off.
     """
 
-    ch: int = 64
-    dtype: jnp.dtype = jnp.float32
+    ch: int = 64  # channels at the finest level
+    dtype: jnp.dtype = jnp.float32  # compute type; parameters and the last layer stay float32
 
     @nn.compact
     def __call__(self, x):  # b H W 3, about [-1, 1]
@@ -119,7 +122,7 @@ class UNetDiscriminator(nn.Module):
 
 
 def _doubled(x, dim: int):
-    """Doubles one dimension of x by linear interpolation between pixel centres, the border repeated."""
+    """Doubles one dimension of x by linear interpolation between pixel centres; the border is repeated."""
     n = x.shape[dim]
     ends = [jax.lax.slice_in_dim(x, i, i + 1, axis=dim) for i in (0, n - 1)]
     padded = jnp.concatenate([ends[0], x, ends[1]], axis=dim)

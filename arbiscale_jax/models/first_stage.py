@@ -1,4 +1,4 @@
-"""The auto-encoder whose decoder renders at any size: E, D and f_theta as one module (paper Eq. 6)."""
+"""Defines the auto-encoder whose decoder renders at any size: E, D and f_theta in one module (paper Eq. 6)."""
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -6,25 +6,34 @@ from flax import linen as nn
 from .liif import Axis, Liif
 from .local import SubcellDecoder
 
-LOG_VAR_RANGE = (-30.0, 20.0)
+LOG_VAR_RANGE = (-30.0, 20.0)  # log-variances are clipped to this range
 
 
 class FirstStage(nn.Module):
-    """Parameters: encoder/, decoder/, liif/. Latents here are unscaled (scale_factor is the diffusion's)."""
+    """Encodes images to latents, and renders latents at any coordinates.
 
-    encoder: nn.Module  # x [b H W 3] -> moments; with a field double_z
-    decoder: nn.Module  # z [b h w c] -> features on the grid of cells, or of sub-cells
-    liif: Liif
+    The parameters are in encoder/, decoder/ and liif/. Latents are not scaled here; scale_factor belongs to the
+    diffusion.
+    """
+
+    encoder: nn.Module  # E: image [b H W 3] -> mean, or with its field double_z mean and log-variance
+    decoder: nn.Module  # D: latent [b h w c] -> features on the grid of latent cells or of sub-cells
+    liif: Liif  # f_theta: features and coordinates -> RGB
 
     @property
     def subcells(self) -> int:
-        """How many cells of features D makes of a latent cell along a side."""
+        """Returns how many cells of features D makes of each latent cell, along a side."""
         return self.decoder.factor if isinstance(self.decoder, SubcellDecoder) else 1
 
     def posterior(self, x):
-        """Encodes images [b H W 3] in [-1, 1].
+        """Encodes images.
 
-        Returns: mean and log-variance (clipped to [-30, 20]), each [b H/f W/f c]; the latter None without double_z.
+        Args:
+          x: [b H W 3] in [-1, 1].
+
+        Returns:
+          The mean and the log-variance of the latent, each [b H/f W/f c]; the log-variance is clipped to [-30, 20], and
+          it is None without double_z.
         """
         moments = self.encoder(x)
         if not self.encoder.double_z:
@@ -33,24 +42,31 @@ class FirstStage(nn.Module):
         return mean, jnp.clip(log_var, *LOG_VAR_RANGE)
 
     def features(self, z):
-        """D, then the renderer's first layer, per (sub-)cell: z [b h w c] -> [b h' w' d] for `grid`."""
+        """Applies D and the first layer of the renderer to latents [b h w c] -> features [b h' w' d] for `grid`."""
         return self.liif.project(self.decoder(z))
 
     def grid(self, features, rows: Axis, cols: Axis, *, products: bool = False):
-        """Renders a window of `features`; rows of p and cols of q pixels, shared or each example's own -> [b p q 3].
+        """Renders a window of p x q pixels.
 
-        Args: rows, cols, axes over the features' grid; products, see `liif.select`.
+        Args:
+          features: what `features` returns, [b h' w' d].
+          rows: Axis of p pixels over the grid of the features, for all examples or with a leading batch axis.
+          cols: the same for q pixels along the other side.
+          products: see `liif.select`.
+
+        Returns:
+          [b p q 3], about [-1, 1].
         """
         return self.liif.grid(features, rows, cols, products=products)
 
     def render(self, z, rows: Axis, cols: Axis):
-        """Renders a window of latents z [b h w c]: I(c) = f_theta(D(z), c) (Eq. 6) -> [b p q 3]."""
+        """Renders a window of latents z [b h w c] as I(c) = f_theta(D(z), c) (paper Eq. 6) -> [b p q 3]."""
         return self.liif(self.decoder(z), rows, cols)
 
     def points(self, z, y: Axis, x: Axis):
-        """Renders single pixels of one latent z [h w c] by the definition -> [p 3]."""
+        """Renders p single pixels of one latent z [h w c] by `Liif.query`, the definition -> [p 3]."""
         return self.liif.points(self.decoder(z[None])[0], y, x)
 
     def __call__(self, x, rows: Axis, cols: Axis):
-        """Encodes and renders: x [b H W 3] -> [b p q 3]; makes every weight."""
+        """Encodes and renders images x [b H W 3] -> [b p q 3]; its init makes every parameter."""
         return self.render(self.posterior(x)[0], rows, cols)

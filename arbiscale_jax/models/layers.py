@@ -1,4 +1,7 @@
-"""Layers that the auto-encoder and the U-Net share. Axis letters: b batch, h w space, n tokens, m heads, c channels."""
+"""Defines layers that the auto-encoder and the U-Net share.
+
+Axis letters: b is the batch, h and w are space, n tokens, m heads, c channels.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-BLOCKED_ABOVE = 4096  # tokens; beyond it attention is computed in blocks of queries
-BLOCK_ELEMENTS = 2**24  # of the attention matrix held at once
+BLOCKED_ABOVE = 4096  # number of tokens above which attention is computed in blocks of queries
+BLOCK_ELEMENTS = 2**24  # elements of the attention matrix that are in memory at once
 
 NORMS = ("group", "channel", "none")
 
@@ -17,21 +20,23 @@ conv1x1 = partial(nn.Conv, kernel_size=(1, 1))
 
 
 def with_remat(block: type[nn.Module], remat: bool) -> type[nn.Module]:
-    """Returns `block`, its activations recomputed in the backward pass where `remat`."""
+    """Returns `block`; with `remat` its activations are recomputed in the backward pass."""
     return nn.remat(block) if remat else block
 
 
 class GroupNorm(nn.Module):
-    """Group normalisation, statistics in float32 by the two-pass variance.
+    """Applies group normalisation to x [b h w c], with float32 statistics and the variance in two passes.
 
-    Equals flax's with use_fast_variance=False; reducing over space first and over the few group members after halves
-    its time on a CPU.
-    Raises: ValueError if the channels are not a multiple of num_groups.
+    It equals that of flax with use_fast_variance=False. It takes half the time on a CPU, since it averages over space
+    first and over the few channels of a group afterwards.
+
+    Raises:
+      ValueError: if the channels are not a multiple of num_groups.
     """
 
-    num_groups: int
-    epsilon: float
-    dtype: jnp.dtype = jnp.float32
+    num_groups: int  # number of groups
+    epsilon: float  # added to the variance
+    dtype: jnp.dtype = jnp.float32  # type of the output
 
     @nn.compact
     def __call__(self, x):  # b h w c
@@ -47,31 +52,41 @@ class GroupNorm(nn.Module):
 
         x = x.astype(jnp.float32).reshape(b, h * w, c)
         x = x - group_mean(x)
-        x = x * (jax.lax.rsqrt(group_mean(jnp.square(x)) + self.epsilon) * scale) + bias
+        x = x * (jax.lax.rsqrt(group_mean(jnp.square(x)) + self.epsilon) * scale.reshape(1, 1, c))
+        x = x + bias.reshape(1, 1, c)
         return x.reshape(b, h, w, c).astype(self.dtype)
 
 
 class ChannelNorm(nn.Module):
-    """Divides each position's channels by their root mean square (Zhang and Sennrich 2019), in float32.
+    """Divides the channels of each position of x [b h w c] by their root mean square (Zhang and Sennrich 2019).
 
-    No statistic reaches over space, so a window of a picture gives the picture's own values. [b h w c] -> [b h w c].
+    It computes in float32. There is no statistic over space, so a window of a picture gives the same values as the
+    whole picture.
     """
 
-    epsilon: float
-    dtype: jnp.dtype = jnp.float32
+    epsilon: float  # added to the mean square
+    dtype: jnp.dtype = jnp.float32  # type of the output
 
     @nn.compact
     def __call__(self, x):
         scale = self.param("scale", nn.initializers.ones_init(), (x.shape[-1],))
         x = x.astype(jnp.float32)
         power = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
-        return (x * (jax.lax.rsqrt(power + self.epsilon) * scale)).astype(self.dtype)
+        return (x * (jax.lax.rsqrt(power + self.epsilon) * scale.reshape(1, 1, 1, -1))).astype(self.dtype)
 
 
 def make_norm(kind: str, num_groups: int, epsilon: float, dtype, name: str) -> Callable:
-    """Builds the normalisation `kind`: group (the paper's), channel (per position) or none (the identity).
+    """Builds a normalisation.
 
-    Raises: ValueError for another kind.
+    Args:
+      kind: "group" (that of the paper), "channel" (at each position by itself) or "none" (the identity).
+      num_groups: groups of "group".
+      epsilon: added to the variance or the mean square.
+      dtype: type of the output.
+      name: name in the parameter tree.
+
+    Raises:
+      ValueError: if the kind is unknown.
     """
     if kind == "group":
         return GroupNorm(num_groups, epsilon, dtype=dtype, name=name)
@@ -83,10 +98,17 @@ def make_norm(kind: str, num_groups: int, epsilon: float, dtype, name: str) -> C
 
 
 def attend(q, k, v):
-    """Computes softmax(q k^T / sqrt(c)) v, the softmax in float32; in blocks of queries above 4 096 tokens.
+    """Computes attention softmax(q k^T / sqrt(c)) v with the softmax in float32.
 
-    Args: q, k, v, each [b n m c].
-    Returns: [b n m c].
+    Above 4096 tokens it is computed in blocks of queries, which saves memory.
+
+    Args:
+      q: queries, [b n m c].
+      k: keys, [b n m c].
+      v: values, [b n m c].
+
+    Returns:
+      [b n m c].
     """
     b, n, m, c = q.shape
 
@@ -106,18 +128,21 @@ def attend(q, k, v):
 
 
 class Attention(nn.Module):
-    """Residual self-attention over all positions.
+    """Adds self-attention over all positions to x [b h w c].
 
-    The channels of `qkv` are ordered head, then (q, k, v), then channel, as in the LDM U-Net; with one head that is
-    q, k, v side by side, as the auto-encoder's three 1x1 convolutions.
+    The channels of `qkv` are ordered by head, then by (q, k, v), then by channel, as in the U-Net of LDM. With one head
+    this is q, k, v side by side, like the three 1x1 convolutions of the auto-encoder.
+
+    Raises:
+      ValueError: if the channels are not a multiple of num_heads.
     """
 
-    num_heads: int
-    num_groups: int
-    epsilon: float
-    zero_init: bool = False  # the output projection starts at zero
+    num_heads: int  # number of attention heads
+    num_groups: int  # groups of GroupNorm
+    epsilon: float  # added to the variance in the norm
+    zero_init: bool = False  # let the output projection start at zero
     norm: str = "group"  # one of NORMS
-    dtype: jnp.dtype = jnp.float32
+    dtype: jnp.dtype = jnp.float32  # compute type; parameters and the softmax stay float32
 
     @nn.compact
     def __call__(self, x):  # b h w c

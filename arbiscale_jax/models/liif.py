@@ -1,37 +1,45 @@
-"""The implicit renderer f_theta: RGB at any coordinate from a feature map (paper 3.2, Eq. 5-6; LIIF).
+"""Defines the implicit renderer f_theta, which maps features and a coordinate to RGB (LIIF; paper 3.2, Eq. 5-6).
 
-An output pixel i of N lies at u = (i + 1/2) n / N in units of the n latent cells, whose centres are at k + 1/2. With
-coordinates over [-1, 1], as in the paper, "relative coordinate times n" is 2 (u - (k + 1/2)) and "cell size times n"
-is 2 n / N. Everything is made from integers, so a window keeps its precision at any distance from the origin.
-Axis letters: b batch, h w latent cells, p q output rows and columns, s the two nearest cells along an axis.
+Along an axis, output pixel i of N is at u = (i + 1/2) n / N in units of the n latent cells, whose centres are at
+k + 1/2. In the paper coordinates lie in [-1, 1]; then "relative coordinate times n" is 2 (u - (k + 1/2)), and "cell
+size times n" is 2 n / N. Positions are computed from integers, so a window is precise at any distance from the origin.
+Axis letters: b is the batch, h and w are latent cells, p and q output rows and columns, s the two nearest cells along
+an axis.
 """
 
 from functools import partial
-from typing import NamedTuple
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-TINY_AREA = 1e-9  # keeps the blend defined where a pixel hits the last cell's centre and all four areas vanish
+TINY_AREA = 1e-9  # keeps weights defined where a pixel is on the centre of the last cell and all four areas are 0
 
 
 class Axis(NamedTuple):
-    """Where `p` output pixels lie along one axis of the latent."""
+    """Locates p output pixels along one axis of the latent."""
 
-    index: jax.Array  # [2, p] int32, the cells below and above, kept inside the latent
-    rel: jax.Array  # [2, p] float32, relative coordinate to each, times n
-    cell: jax.Array  # [] float32, size of an output pixel, times n
+    # the cells below and above each pixel, clipped to the latent, int32 [2, p]; it hides tuple.index, which is not used
+    index: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
+    rel: jax.Array  # relative coordinate of the pixel to each of these cells, times n, float32 [2, p]
+    cell: jax.Array  # size of an output pixel, times n, float32 []
 
 
 def axis(latent: int, size, start=0, length=None, *, xp=np) -> Axis:
-    """Locates pixels start .. start + length - 1 of a virtual `size`-pixel side over `latent` cells.
+    """Returns the places of the pixels start .. start + length - 1 of an output along one axis of the latent.
 
-    Args: latent, n; size, N >= 1, and start, any integer, both Python ints or, under xp=jnp, traced int32 scalars
-      (then (2 start + 2 length) n must stay below 2^31); length, default size; xp, numpy (exact: int64 and float64,
-      rounded once at the end) or jax.numpy.
-    Returns: an Axis. Ties (a pixel on a cell's centre: scale 1, odd scales) round toward +, so a hit has weight 1.
+    A pixel on the centre of a cell, as at scale 1 and odd scales, counts as just above it, so that cell has weight 1.
+
+    Args:
+      latent: n, number of latent cells.
+      size: N >= 1, number of pixels of the whole output; an int, or with xp=jnp a traced int32 scalar.
+      start: first pixel, any integer; an int, or with xp=jnp a traced int32 scalar, and then (2 start + 2 length) n
+        must be below 2^31.
+      length: number of pixels; None is `size`.
+      xp: numpy, which is exact (int64 and float64, rounded once at the end), or jax.numpy.
     """
     length = size if length is None else length
     whole, real = (np.int64, np.float64) if xp is np else (jnp.int32, jnp.float32)
@@ -40,18 +48,19 @@ def axis(latent: int, size, start=0, length=None, *, xp=np) -> Axis:
     frac = (twice - below * 2 * size).astype(real) / (2 * size)  # u - 1/2 - below, in [0, 1)
     cells = xp.stack([below, below + 1])
     index = xp.clip(cells, 0, latent - 1)
-    # a neighbour beyond the border is the edge cell, with the true relative coordinate to it
+    # beyond the border the neighbour is the edge cell, with the true relative coordinate to that
     rel = 2 * (xp.stack([frac, frac - 1]) + (cells - index).astype(real))
-    rel = xp.where((rel == 0) & (cells[1] >= latent), _reference_residue(start, length, size, latent, xp), rel)
+    rel = xp.where((rel == 0) & (cells[1:] >= latent), _reference_residue(start, length, size, latent, xp)[None], rel)
     cell = xp.asarray(2 * latent / size)
     return Axis(index.astype(xp.int32), rel.astype(xp.float32), cell.astype(xp.float32))
 
 
 def _reference_residue(start, length, size, latent: int, xp):
-    """What float32 coordinates leave between a pixel and the last cell's centre that it hits, times n: [p].
+    """Returns the rounding error of float32 coordinates for pixels on the centre of the last cell, times n: [p].
 
-    There all four areas of the blend vanish, and in the reference implementation its rounding (and TINY_AREA) decides
-    the shares. Agreeing with its renders to the last row takes the same residue: exactly 0 at scale 1.
+    For such a pixel all four areas of the blend are 0 in exact arithmetic, so in the reference implementation its
+    rounding error and TINY_AREA decide the weights. The same error is needed here to agree with its renders in the last
+    row. It is exactly 0 at scale 1.
     """
     first, step = (lambda n: xp.asarray(1 / n - 1, xp.float32)), (lambda n: xp.asarray(2 / n, xp.float32))
     pixels = (start + xp.arange(length)).astype(xp.float32) * step(size) + first(size)
@@ -59,7 +68,7 @@ def _reference_residue(start, length, size, latent: int, xp):
 
 
 def nearest(axis: Axis) -> Axis:
-    """Keeps only the nearest cell of each pixel: LIIF without local ensemble. Shapes [1, p]."""
+    """Returns an Axis with only the nearest cell of each pixel, [1, p], for LIIF without local ensemble."""
     near = (axis.rel[0] >= 1) | (axis.index[0] == axis.index[1])
 
     def pick(a):
@@ -69,64 +78,85 @@ def nearest(axis: Axis) -> Axis:
 
 
 def blend_weights(rows: Axis, cols: Axis):
-    """Returns each neighbour's share, the area of the *opposite* rectangle over the sum of areas: [s, s, p, q]."""
+    """Returns the weight of each neighbour, the area of the *opposite* rectangle over the sum of areas: [s s p q]."""
     area = jnp.abs(rows.rel[:, None, :, None] * cols.rel[None, :, None, :]) + TINY_AREA
-    return area[::-1, ::-1] / jnp.sum(area, axis=(0, 1))
+    return area[::-1, ::-1] / jnp.sum(area, axis=(0, 1), keepdims=True)
 
 
 def _tail(kernels, biases, x, dtype):
-    """The MLP after its first affine map, [..., hidden[0]] -> [..., 3]; the last layer in float32."""
-    for kernel, bias in zip(kernels[1:-1], biases[1:-1]):
-        x = nn.relu(x.astype(dtype)) @ kernel.astype(dtype) + bias.astype(dtype)
-    return nn.relu(x.astype(jnp.float32)) @ kernels[-1] + biases[-1]
+    """Applies the MLP after its first affine map: [..., hidden[0]] -> [..., 3]; the last layer is in float32."""
+    for kernel, bias in zip(kernels[1:-1], biases[1:-1], strict=True):
+        x = _affine(nn.relu(x.astype(dtype)), kernel.astype(dtype), bias.astype(dtype))
+    return _affine(nn.relu(x.astype(jnp.float32)), kernels[-1], biases[-1])
+
+
+def _affine(x, kernel, bias):
+    """Computes x [..., a] @ kernel [a, b] + bias [b] -> [..., b]."""
+    return x @ kernel + jnp.expand_dims(bias, range(x.ndim - 1))
 
 
 def select(features, rows, cols, *, products: bool = False):
-    """Picks features[:, rows][:, :, cols]: [b h w d], rows [p] and cols [q] -> [b p q d].
+    """Returns features[:, rows][:, :, cols].
 
-    Args: products, by matrices of zeros and ones, whose gradient is a product too; a gather's is a scatter, which
-      accelerators compute slowly. Float32 features keep all their bits (precision "highest").
+    Args:
+      features: [b h w d].
+      rows: indices of rows, [p].
+      cols: indices of columns, [q].
+      products: use products with matrices of zeros and ones, whose gradient is a product as well. The gradient of a
+        gather is a scatter, which accelerators compute slowly. Float32 features keep all their bits.
+
+    Returns:
+      [b p q d].
     """
     if not products:
         return features[:, rows[:, None], cols]
-    of_row, of_col = (jax.nn.one_hot(i, n, dtype=features.dtype) for i, n in zip((rows, cols), features.shape[1:3]))
+    h, w = features.shape[1:3]
+    of_row, of_col = (jax.nn.one_hot(i, n, dtype=features.dtype) for i, n in ((rows, h), (cols, w)))
     picked = jnp.einsum("ph,bhwd->bpwd", of_row, features, precision="highest")
     return jnp.einsum("qw,bpwd->bpqd", of_col, picked, precision="highest")
 
 
 class Liif(nn.Module):
-    """An MLP of ReLU layers from [feature, relative coordinate, cell size] to RGB, blended over four cells.
+    """Maps (feature, relative coordinate, cell size) to RGB with an MLP of ReLU layers, blended over four cells.
 
-    Where `residual`, a cell's first three features are its colour, and the MLP, which starts near zero, adds to it.
+    With `residual` the first three features of a cell are its colour, and the MLP, which starts near zero, adds to it.
     """
 
-    hidden: tuple[int, ...] = (256, 256, 256, 256)
-    local_ensemble: bool = True
-    cell_decode: bool = True
-    features: int = 128  # c of the feature map
-    residual: bool = False
+    hidden: tuple[int, ...] = (256, 256, 256, 256)  # widths of the hidden layers
+    local_ensemble: bool = True  # blend the answers of the four nearest cells
+    cell_decode: bool = True  # give the MLP the size of an output pixel
+    features: int = 128  # c, channels of the feature map
+    residual: bool = False  # add the MLP's answer to the colour in the first three features
     remat: bool = False  # recompute the MLP in the backward pass instead of keeping its activations
-    dtype: jnp.dtype = jnp.float32
+    dtype: jnp.dtype = jnp.float32  # compute type; parameters and the last layer stay float32
 
     def setup(self):
+        """Makes the kernels and biases of the MLP."""
         widths = (self.features + (4 if self.cell_decode else 2), *self.hidden, 3)
         inits = [nn.initializers.he_uniform()] * (len(widths) - 1)
         if self.residual:
             inits[-1] = nn.initializers.normal(0.003)
         self.kernels = [
-            self.param(f"kernel_{i}", init, (a, b)) for i, (init, a, b) in enumerate(zip(inits, widths, widths[1:]))
+            self.param(f"kernel_{i}", init, shape)
+            for i, (init, shape) in enumerate(zip(inits, pairwise(widths), strict=True))
         ]
         self.biases = [self.param(f"bias_{i}", nn.initializers.zeros_init(), (b,)) for i, b in enumerate(widths[1:])]
 
     def tail(self, x):
+        """Applies the MLP after its first affine map: [..., hidden[0]] -> [..., 3]."""
         tail = partial(_tail, dtype=self.dtype)
         return (jax.checkpoint(tail) if self.remat else tail)(self.kernels, self.biases, x)
 
     def query(self, feat, y: Axis, x: Axis):
-        """The definition: RGB of one output pixel.
+        """Returns the RGB of one output pixel; this is the definition.
 
-        Args: feat, [h w c]; y and x, Axis of one pixel (leaves [2, 1]; cell []).
-        Returns: [3], about [-1, 1].
+        Args:
+          feat: feature map, [h w c].
+          y: Axis of one pixel: index and rel are [2, 1], cell is [].
+          x: the same along the other axis.
+
+        Returns:
+          [3], about [-1, 1].
         """
         if not self.local_ensemble:
             y, x = nearest(y), nearest(x)
@@ -142,7 +172,7 @@ class Liif(nn.Module):
         return rgb
 
     def points(self, feat, y: Axis, x: Axis):
-        """The definition, vmapped over pixels: feat [h w c]; y, x, Axis over the same p pixels -> [p, 3]."""
+        """Applies `query` to p pixels: feature map [h w c], y and x as Axis of the same p pixels -> [p, 3]."""
 
         def one(yi, yr, xi, xr):
             return self.query(feat, Axis(yi[:, None], yr[:, None], y.cell), Axis(xi[:, None], xr[:, None], x.cell))
@@ -150,46 +180,56 @@ class Liif(nn.Module):
         return jax.vmap(one, in_axes=(1, 1, 1, 1))(y.index, y.rel, x.index, x.rel)
 
     def project(self, feat):
-        """Applies the first layer's feature part once per latent cell instead of four times per pixel.
+        """Applies the part of the first layer that sees features, once per latent cell instead of four times per pixel.
 
-        Args: feat, [b h w c].
-        Returns: [b h w hidden[0]] of the compute type; where residual [b h w hidden[0] + 3], float32, colours last.
+        Args:
+          feat: feature map, [b h w c].
+
+        Returns:
+          [b h w hidden[0]] of the compute type; with `residual` float32 [b h w hidden[0] + 3], the colours last.
         """
         kernel = self.kernels[0][: self.features]
-        out = feat.astype(self.dtype) @ kernel.astype(self.dtype) + self.biases[0].astype(self.dtype)
+        out = _affine(feat.astype(self.dtype), kernel.astype(self.dtype), self.biases[0].astype(self.dtype))
         if not self.residual:
             return out
         return jnp.concatenate([out.astype(jnp.float32), feat[..., :3].astype(jnp.float32)], axis=-1)
 
     def grid(self, projected, rows: Axis, cols: Axis, *, products: bool = False):
-        """The fast path for a regular grid; equals `query` at every pixel up to rounding.
+        """Renders a regular grid of pixels fast; it equals `query` at every pixel up to rounding.
 
-        Args: projected, `project`ed features [b h w d]; rows (p pixels) and cols (q pixels), shared by the batch, or
-          with a leading batch axis; products, see `select`: for training on an accelerator.
-        Returns: [b p q 3], float32.
+        Args:
+          projected: what `project` returns, [b h w d].
+          rows: Axis of p pixels, for all examples or with a leading batch axis.
+          cols: Axis of q pixels, likewise.
+          products: see `select`; for training on an accelerator.
+
+        Returns:
+          float32 [b p q 3].
         """
         if rows.index.ndim == 3:
-            # lifted by hand: `grid` only reads parameters that setup has made
+            # plain vmap suffices: `grid` only reads parameters that setup has made
             return jax.vmap(lambda f, r, c: self.grid(f[None], r, c, products=products)[0])(projected, rows, cols)
         if not self.local_ensemble:
             rows, cols = nearest(rows), nearest(cols)
         c = self.features
-        of_row = rows.rel[..., None] * self.kernels[0][c]  # s p d
-        of_col = cols.rel[..., None] * self.kernels[0][c + 1]  # s q d
+        rest = self.kernels[0][c:, None, None]  # of the coordinates and the size of a pixel: 2 or 4, 1 1 d
+        of_row = rows.rel[..., None] * rest[0]  # s p d
+        of_col = cols.rel[..., None] * rest[1]  # s q d
         if self.cell_decode:
-            of_row += rows.cell * self.kernels[0][c + 2]
-            of_col += cols.cell * self.kernels[0][c + 3]
-        share, rgb = blend_weights(rows, cols), 0.0
+            of_row += rows.cell * rest[2]
+            of_col += cols.cell * rest[3]
+        share = blend_weights(rows, cols)
+        rgb: Any = 0.0
         for i in range(rows.rel.shape[0]):
             for j in range(cols.rel.shape[0]):
                 x = select(projected, rows.index[i], cols.index[j], products=products)  # b p q d
                 colour = 0
                 if self.residual:
                     x, colour = jnp.split(x, [len(self.biases[0])], axis=-1)
-                x = x + of_row[i][:, None].astype(self.dtype) + of_col[j].astype(self.dtype)
-                rgb += share[i, j][..., None] * (self.tail(x) + colour)
+                x = x + of_row[i][None, :, None].astype(self.dtype) + of_col[j][None, None].astype(self.dtype)
+                rgb += share[i, j][None, ..., None] * (self.tail(x) + colour)
         return rgb
 
     def __call__(self, feat, rows: Axis, cols: Axis):
-        """Renders a window: feat [b h w c]; rows, cols as in `grid` -> [b p q 3]."""
+        """Renders a window of a feature map [b h w c]; rows and cols are as in `grid` -> [b p q 3]."""
         return self.grid(self.project(feat), rows, cols)

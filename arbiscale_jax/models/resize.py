@@ -1,4 +1,4 @@
-"""Enlarging the low-resolution image to the size that E sees (paper 4.3); reflecting what lies at a border."""
+"""Enlarges the low-resolution image to the size that E sees (paper 4.3), and pads by reflection at a border."""
 
 import jax
 import jax.numpy as jnp
@@ -8,24 +8,35 @@ METHODS = ("bilinear", "nearest", "bicubic")
 
 
 def interpolate(x, size: tuple[int, int], method: str = "bilinear"):
-    """Resizes [b h w c] to `size` (height, width) without antialiasing, pixel centres aligned by half a pixel.
+    """Resizes images without antialiasing; pixel centres are at half-integer positions.
 
-    `nearest` takes index floor(i * in / out), as PyTorch does, in exact integers; jax.image.resize rounds half-pixel
-    centres instead and differs at non-integer ratios.
-    Raises: ValueError for another method.
+    "nearest" takes index floor(i * in / out) in exact integers, as PyTorch does. jax.image.resize rounds half-pixel
+    centres instead, which differs at ratios that are not whole numbers.
+
+    Args:
+      x: [b h w c].
+      size: (height, width) of the result.
+      method: one of METHODS.
+
+    Returns:
+      [b height width c].
+
+    Raises:
+      ValueError: if the method is unknown.
     """
     if method == "nearest":
-        for dim, out in zip((1, 2), size):
+        for dim, out in zip((1, 2), size, strict=True):
             x = jnp.take(x, np.arange(out, dtype=np.int64) * x.shape[dim] // out, axis=dim)
         return x
-    if method in METHODS:  # JAX's cubic kernel has a = -0.5, as Pillow's
+    if method in METHODS:  # the cubic kernel of JAX has a = -0.5, as that of Pillow
         kernel = "cubic" if method == "bicubic" else method
-        return jax.image.resize(x, (x.shape[0], *size, x.shape[3]), kernel, antialias=False, precision="highest")
+        shape, precision = (x.shape[0], *size, x.shape[3]), jax.lax.Precision.HIGHEST
+        return jax.image.resize(x, shape, kernel, antialias=False, precision=precision)
     raise ValueError(f"The interpolation is one of {', '.join(METHODS)}, got {method!r}.")
 
 
 def reflect(x, dim: int, before: int, after: int):
-    """Pads one dimension of x by reflection without repeating the border, or by the border where x is too small."""
+    """Pads one dimension of x by reflection that does not repeat the border; where x is too small, by its border."""
     if not (before or after):
         return x
     widths = [(before, after) if d == dim else (0, 0) for d in range(x.ndim)]
@@ -33,10 +44,10 @@ def reflect(x, dim: int, before: int, after: int):
 
 
 def reflect_border(x, n: int):
-    """Pads [b h w c] by n on all four sides, as `reflect`."""
+    """Pads [b h w c] by n on all four sides, as `reflect` does."""
     return reflect(reflect(x, 1, n, n), 2, n, n)
 
 
 def cut_border(x, n: int):
-    """Takes n off all four sides of [b h w c]: the inverse of `reflect_border`."""
+    """Cuts n off all four sides of [b h w c]; this is the inverse of `reflect_border`."""
     return x[:, n : x.shape[1] - n, n : x.shape[2] - n]

@@ -1,4 +1,4 @@
-"""The denoising U-Net eps_theta in the LDM layout (DESIGN: ADM's, as the reference implementation)."""
+"""Defines the denoising U-Net eps_theta of LDM, with the architecture of ADM, as in the reference implementation."""
 
 import zlib
 
@@ -10,39 +10,39 @@ from flax import linen as nn
 from .layers import Attention, conv1x1, conv3x3, make_norm, with_remat
 from .resize import reflect
 
-EPSILON = 1e-5  # of the U-Net's norms
+EPSILON = 1e-5  # added to the variance in the norms of the U-Net
 
 
 def time_embedding(t, features: int, max_period: float = 10_000.0):
-    """Embeds times t [b] as [cos, sin] at features / 2 frequencies from 1 down to 1 / max_period -> [b features]."""
+    """Embeds times t [b] as cos and sin at features / 2 frequencies from 1 down to 1 / max_period -> [b features]."""
     half = features // 2
     freqs = jnp.exp(-jnp.log(max_period) * jnp.arange(half, dtype=jnp.float32) / half)
-    angle = t.astype(jnp.float32)[:, None] * freqs
+    angle = t.astype(jnp.float32)[:, None] * freqs[None]
     out = jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
     return jnp.pad(out, ((0, 0), (0, features % 2)))
 
 
 def upsample(x):
-    """Doubles both sides by repetition: [b h w c] -> [b 2h 2w c]."""
+    """Doubles both sides by repeating pixels: [b h w c] -> [b 2h 2w c]."""
     return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
 
 
 def dropout(x, keys, rate: float):
-    """Zeroes a share of x [b ...] and scales up the rest; example i draws from keys[i] alone."""
+    """Sets a share `rate` of x [b ...] to zero and scales up the rest; example i draws from keys[i] alone."""
     kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)
     return jnp.where(kept, x / (1 - rate), 0)
 
 
 class UNetResBlock(nn.Module):
-    """Residual block conditioned on the time embedding, additively or as norm(h) * (1 + scale) + shift."""
+    """Applies a residual block conditioned on the time embedding [b d]: [b h w c] -> [b h' w' features]."""
 
-    features: int
-    num_groups: int
-    scale_shift: bool = False
-    resample: str = ""  # "", up or down: both branches, after norm and SiLU
-    dropout: float = 0.0
-    norm: str = "group"
-    dtype: jnp.dtype = jnp.float32
+    features: int  # output channels
+    num_groups: int  # groups of GroupNorm
+    scale_shift: bool = False  # the time acts as norm(h) * (1 + scale) + shift instead of being added
+    resample: str = ""  # "", "up" or "down": double or halve both sides of both branches, after norm and SiLU
+    dropout: float = 0.0  # dropout rate
+    norm: str = "group"  # one of layers.NORMS
+    dtype: jnp.dtype = jnp.float32  # compute type; parameters stay float32
 
     @nn.compact
     def __call__(self, x, emb, drop_keys=None):  # b h w c; b d; b
@@ -71,28 +71,30 @@ class UNetResBlock(nn.Module):
 
 
 class UNet(nn.Module):
-    """Predicts eps from z_t of any size, the time and an optional condition concatenated to z_t (paper 4.3)."""
+    """Predicts eps from z_t of any size, the time and an optional condition that is concatenated to z_t (paper 4.3)."""
 
-    out_channels: int
-    model_channels: int = 160
-    channel_mult: tuple[int, ...] = (1, 2, 2, 4)
-    num_res_blocks: int | tuple[int, ...] = 2  # per level if a tuple
-    attention_rates: tuple[int, ...] = (16, 8)  # downsampling rates with self-attention
-    num_heads: int = 0  # used where num_head_channels is 0
-    num_head_channels: int = 32
-    scale_shift: bool = False
-    resblock_updown: bool = False
-    dropout: float = 0.0
-    num_groups: int = 32
-    norm: str = "group"
+    out_channels: int  # channels of eps
+    model_channels: int = 160  # channels at the finest level
+    channel_mult: tuple[int, ...] = (1, 2, 2, 4)  # channels of each level divided by model_channels
+    num_res_blocks: int | tuple[int, ...] = 2  # residual blocks per level; a tuple has one number for each level
+    attention_rates: tuple[int, ...] = (16, 8)  # downsampling rates of the levels with self-attention
+    num_heads: int = 0  # number of attention heads; used if num_head_channels is 0
+    num_head_channels: int = 32  # channels per attention head
+    scale_shift: bool = False  # see UNetResBlock
+    resblock_updown: bool = False  # residual blocks instead of convolutions change the resolution
+    dropout: float = 0.0  # dropout rate in the residual blocks
+    num_groups: int = 32  # groups of GroupNorm
+    norm: str = "group"  # one of layers.NORMS
     mid_attention: bool = True  # self-attention in the middle block
     remat: bool = False  # recompute each block in the backward pass instead of keeping its activations
-    dtype: jnp.dtype = jnp.float32
+    dtype: jnp.dtype = jnp.float32  # compute type; parameters and the last layer stay float32
 
     def blocks_of(self, level: int) -> int:
+        """Returns the number of residual blocks at a level."""
         return self.num_res_blocks if isinstance(self.num_res_blocks, int) else self.num_res_blocks[level]
 
     def res(self, x, emb, features, drop_keys, name, resample=""):
+        """Applies a residual block, which `resample` may make change the size: x [b h w c] -> [b h' w' features]."""
         block = with_remat(UNetResBlock, self.remat)(
             features, self.num_groups, self.scale_shift, resample, self.dropout, self.norm, dtype=self.dtype, name=name
         )
@@ -101,6 +103,7 @@ class UNet(nn.Module):
         return block(x, emb, drop_keys)
 
     def attention(self, x, name):
+        """Applies self-attention to x [b h w c]."""
         heads = x.shape[-1] // self.num_head_channels if self.num_head_channels else self.num_heads
         block = with_remat(Attention, self.remat)
         options = dict(zero_init=True, norm=self.norm, dtype=self.dtype, name=name)
@@ -108,10 +111,16 @@ class UNet(nn.Module):
 
     @nn.compact
     def __call__(self, z_t, t, c=None, drop_keys=None):
-        """Args: z_t, [b h w c]; t, integers in [0, T), [b]; c, [b h w c'] or None; drop_keys, one random key an
-          example, [b], for dropout, None for none.
+        """Predicts eps.
 
-        Returns: eps_hat, [b h w out_channels], float32.
+        Args:
+          z_t: noisy latent, [b h w c].
+          t: integers in [0, T), [b].
+          c: condition, [b h w c'], or None.
+          drop_keys: one random key per example, [b], for dropout; None is no dropout.
+
+        Returns:
+          eps_hat, float32 [b h w out_channels].
         """
         size = z_t.shape[1:3]
         x = z_t if c is None else jnp.concatenate([z_t, c], axis=-1)
@@ -164,7 +173,7 @@ class UNet(nn.Module):
 
 
 def pad_to_multiple(x, multiple: int):
-    """Pads [b h w c] at the bottom and right to a multiple, by reflection, or the edge where too small to reflect."""
+    """Pads both sides of [b h w c] to a multiple, at the bottom and the right, as `reflect` does."""
     for dim in (1, 2):
         x = reflect(x, dim, 0, -x.shape[dim] % multiple)
     return x

@@ -1,12 +1,13 @@
-"""Stage 2 on latents that were encoded once: in the base configuration E is three quarters of a step's FLOPs.
+"""Encodes the images of stage 2 once and keeps their latents on disk for training.
 
-The cache holds data.latent_cache_views augmented examples of every training image: E's moments of the image (mean, and
-with double_z the log-variance, so that the posterior is still sampled anew each step) and, for SR, of the LR image the
-mean. Neither is scaled. Validation goes on encoding its images.
+In the base configuration the encoder E takes three quarters of the FLOPs of a training step. The cache holds
+data.latent_cache_views augmented examples of every training image: the mean that E gives and, with double_z, the
+log-variance, so that each step still samples from the posterior; for super-resolution it also holds the mean that E
+gives for the LR image. These values are not multiplied by scale_factor. Validation still encodes its own images.
 """
 
 import time
-from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import jax
@@ -15,19 +16,20 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from arbiscale_jax import data
+from arbiscale_jax.artifacts.weights import hash_weights
 from arbiscale_jax.data import latent_store
 from arbiscale_jax.errors import UserError
-from arbiscale_jax.weights import hash_weights
+from arbiscale_jax.runtime import mesh
 
-from . import latent, mesh
 from .reporting import Report
+from .stages import latent
 
 FORMAT = 1
-_SECONDS = 5.0  # between two commits
+_SECONDS = 5.0  # least time between two commits to disk
 
 
 def check(config) -> None:
-    """Raises: UserError if data.latent_cache is set where it cannot serve."""
+    """Raises UserError if data.latent_cache is set for a stage that cannot use it, or has fewer than one view."""
     if config.data.latent_cache and config.stage != "diffusion":
         raise UserError(
             f"data.latent_cache serves stage diffusion, and stage {config.stage} needs the images; leave it empty."
@@ -36,14 +38,21 @@ def check(config) -> None:
         raise UserError(f"data.latent_cache_views must be at least 1, got {config.data.latent_cache_views}.")
 
 
-def cached_batches(
-    config, frozen, start_step: int, rows: list[int] | None, report: Report
-) -> Iterator[dict[str, np.ndarray]]:
-    """Encodes the data set unless that was done before, and iterates over batches of it; batch k depends on (seed, k).
+def cached_batches(config, frozen, start_step: int, rows: list[int] | None, report: Report) -> data.Batches:
+    """Encodes the data set, unless that is done already, and iterates over batches of it; batch k depends on (seed, k).
 
-    Args: frozen, the stage's frozen weights; rows, those of each batch that are wanted (None: all).
-    Returns: an iterator of {"moments": [b h w c or 2c], "condition": [b h w c] (SR)}, float32.
-    Raises: UserError if the folder cannot be written, or a field or the source is wrong.
+    Args:
+      config: the configuration of the run.
+      frozen: the frozen weights of the stage, of which the encoder is used.
+      start_step: the number of updates that are already done.
+      rows: the rows of each batch that are wanted, or None for all.
+      report: where messages go.
+
+    Returns:
+      An iterator over {"moments": [b h w c or 2c], "condition": [b h w c], for super-resolution only}, in float32.
+
+    Raises:
+      UserError: if the folder cannot be written, or a field or the data source is wrong.
     """
     examples, made_from = data.views(config.data, config.seed, config.data.latent_cache_views)
     identity = {
@@ -68,7 +77,7 @@ def cached_batches(
 
 
 def make_encoder(nets: latent.Nets):
-    """Compiles (frozen, batch of images) -> what the cache holds of them."""
+    """Returns the compiled function (frozen, batch of images) -> the arrays that the cache holds of the batch."""
 
     def encode(frozen, batch):
         moments = [x for x in latent.posterior(nets, frozen, batch) if x is not None]
@@ -79,22 +88,23 @@ def make_encoder(nets: latent.Nets):
 
 
 def _build(config, folder: Path, identity: dict, examples, frozen, report: Report) -> None:
-    """Encodes what is missing of `examples`, over the devices of this host."""
+    """Encodes the examples that the cache does not hold yet, on the devices of this host."""
     size, num, local = config.train.batch_size, len(examples), mesh.make_mesh(jax.local_devices())
     encode, frozen = make_encoder(latent.build_nets(config)), mesh.replicate(frozen, local)
     writer, committed = None, time.monotonic()
     if (start := latent_store.finished(folder)) >= num:
         return
     report.say(f"Encoding {num - start:,} of {num:,} examples into {folder}.")
-    for batch in data.view_batches(examples, size, start, config.data.workers):
-        n = len(batch["image"])
-        batch = {name: np.concatenate([x, x[:1].repeat(size - n, axis=0)]) for name, x in batch.items()}  # one shape
-        batch = mesh.shard_batch(batch, local)
-        if writer is None:
-            shapes = {name: x.shape[1:] for name, x in jax.eval_shape(encode, frozen, batch).items()}
-            writer = latent_store.Writer(folder, identity, num, shapes)
-        writer.add({name: x[:n] for name, x in jax.device_get(encode(frozen, batch)).items()})
-        if writer.done == num or time.monotonic() - committed > _SECONDS:
-            writer.commit()
-            committed = time.monotonic()
-            report.show(writer.done / num, f"encoding {writer.done:,}/{num:,}")
+    with closing(data.view_batches(examples, size, start, config.data.workers)) as batches:
+        for batch in batches:
+            n = len(batch["image"])
+            padded = {name: np.concatenate([x, x[:1].repeat(size - n, axis=0)]) for name, x in batch.items()}
+            batch = mesh.shard_batch(padded, local)  # padded, so that all batches have one shape
+            if writer is None:
+                shapes = {name: x.shape[1:] for name, x in jax.eval_shape(encode, frozen, batch).items()}
+                writer = latent_store.Writer(folder, identity, num, shapes)
+            writer.add({name: x[:n] for name, x in jax.device_get(encode(frozen, batch)).items()})
+            if writer.done == num or time.monotonic() - committed > _SECONDS:
+                writer.commit()
+                committed = time.monotonic()
+                report.show(writer.done / num, f"encoding {writer.done:,}/{num:,}")

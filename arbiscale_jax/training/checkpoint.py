@@ -1,6 +1,6 @@
-"""A training run on disk: config.json, frozen.safetensors and Orbax checkpoints of everything that changes."""
+"""Writes and reads a training run on disk: frozen.safetensors and Orbax checkpoints of everything that changes."""
 
-import json
+import dataclasses
 import math
 import os
 import shutil
@@ -9,30 +9,37 @@ import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from arbiscale_jax import models
+from arbiscale_jax.artifacts.storage import CHECKPOINTS, FROZEN, has_checkpoint, newest_step
+from arbiscale_jax.artifacts.weights import save_weights
 from arbiscale_jax.errors import UserError
-from arbiscale_jax.storage import CHECKPOINTS, CONFIG, FROZEN, has_checkpoint, newest_step, read_config
-from arbiscale_jax.weights import save_weights
-from arbiscale_jax.whole_files import write_text
 
 from . import survival
+from .clock import Clock, Spent
 from .state import TrainState
 
 
 @contextmanager
 def provisional(run_dir: Path, made: tuple[str, ...]) -> Iterator[Callable[[], None]]:
-    """Creates a run's directory, and leaves nothing of it behind if the run fails before it has begun.
+    """Creates and locks a run's directory, and removes what it made if the run fails before its first update.
 
-    Meanwhile it is locked: no other process (of another run) writes there.
-    Args: made, names of what a run puts there; they are removed unless they were there before.
-    Yields: a function that declares the run begun.
-    Raises: UserError if nothing can be written there, or another process holds it.
+    While the directory is locked, no other run writes there.
+
+    Args:
+      run_dir: the directory.
+      made: the names of what a run writes there; those that existed before are not removed.
+
+    Yields:
+      A function to call when the first update is done.
+
+    Raises:
+      UserError: if the directory cannot be written, or another process holds it.
     """
     new_folders, begun = [folder for folder in (run_dir, *run_dir.parents) if not os.path.exists(folder)], []
     try:
@@ -52,7 +59,7 @@ def provisional(run_dir: Path, made: tuple[str, ...]) -> Iterator[Callable[[], N
 
 
 def _remove(paths: list[Path]) -> None:
-    """Removes files, and folders with what they hold."""
+    """Removes files, and folders with their contents."""
     for path in paths:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -61,7 +68,7 @@ def _remove(paths: list[Path]) -> None:
 
 
 def _remove_empty(folders: list[Path]) -> None:
-    """Removes folders, deepest first, up to the first that is not empty."""
+    """Removes empty folders in the given order, from the deepest on, and stops at the first that is not empty."""
     for folder in folders:
         try:
             folder.rmdir()
@@ -70,10 +77,10 @@ def _remove_empty(folders: list[Path]) -> None:
 
 
 def _prepare(run_dir: Path) -> None:
-    """Creates a run's directory. Raises: UserError if nothing can be written there."""
+    """Creates a run's directory, and raises UserError if it cannot be written."""
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        probe = run_dir / f".write_test_{socket.gethostname()}_{os.getpid()}"  # several hosts may be at it
+        probe = run_dir / f".write_test_{socket.gethostname()}_{os.getpid()}"  # several hosts may do this at once
         try:
             probe.write_bytes(b"\0" * 4096)
         finally:
@@ -84,54 +91,28 @@ def _prepare(run_dir: Path) -> None:
         ) from e
 
 
-def write_config(run_dir: Path, config: dict) -> None:
-    """Writes the resolved configuration."""
-    write_text(run_dir / CONFIG, json.dumps(config, indent=2) + "\n")
-
-
-def first_difference(a, b, name: str = "") -> str | None:
-    """Returns the dotted name of the first field in which two JSON-like values differ, None where they agree."""
-    if isinstance(a, dict) and isinstance(b, dict):
-        for key in (*a, *(k for k in b if k not in a)):
-            field = f"{name}.{key}" if name else key
-            if key not in a or key not in b:
-                return field
-            if found := first_difference(a[key], b[key], field):
-                return found
-        return None
-    a, b = (list(x) if isinstance(x, tuple) else x for x in (a, b))  # JSON has no tuples
-    return None if a == b else name
-
-
-def check_resumable(run_dir: Path, config: dict) -> None:
-    """Raises: UserError naming the field if the run was started with another stage or model (sampling aside)."""
-
-    def fixed(config):
-        return {"stage": config.get("stage"), "model": {**models.complete(config.get("model", {})), "sampling": None}}
-
-    if field := first_difference(fixed(read_config(run_dir)), fixed(config)):
-        raise UserError(f"{run_dir} holds a run with another {field}; resume it with its own config or set --workdir.")
-
-
 @contextmanager
 def open_manager(run_dir: Path, keep: int) -> Iterator[ocp.CheckpointManager]:
-    """Opens a run's checkpoints for saving in the background; keeps the newest `keep` and the best validated one.
+    """Opens a run's checkpoints for saving in the background.
 
-    Raises: UserError if the disk fills while it is open, whoever notices.
+    The newest `keep` checkpoints and the one with the lowest validation loss are kept.
+
+    Raises:
+      UserError: if the disk fills up while it is open.
     """
     best = policies.BestN(
         get_metric_fn=lambda m: m["val_loss"],
         reverse=True,
         n=1,
-        keep_checkpoints_without_metrics=False,  # what is left of one whose removal was cut short
+        keep_checkpoints_without_metrics=False,  # what is left if a removal is interrupted
     )
     policy = policies.AnyPreservationPolicy([policies.LatestN(max(keep, 1)), best])
     options = ocp.CheckpointManagerOptions(
-        best_fn=lambda m: m["val_loss"],  # makes Orbax store the metric; the policy decides
+        best_fn=lambda m: m["val_loss"],  # makes Orbax store the metric; the policy above decides what is kept
         best_mode="min",
         preservation_policy=policy,
         enable_async_checkpointing=True,
-        cleanup_tmp_directories=True,  # what a killed process had half written
+        cleanup_tmp_directories=True,  # removes what a killed process had written in part
     )
     with (
         _full_disk_told(run_dir),
@@ -142,7 +123,7 @@ def open_manager(run_dir: Path, keep: int) -> Iterator[ocp.CheckpointManager]:
 
 @contextmanager
 def _full_disk_told(run_dir: Path) -> Iterator[None]:
-    """Turns what a full disk leads to, in Orbax or here, into a UserError that names the last good checkpoint."""
+    """Turns the errors that a full disk causes, here or in Orbax, into a UserError that names the last checkpoint."""
     try:
         yield
     except (OSError, ValueError) as e:
@@ -156,28 +137,38 @@ def _full_disk_told(run_dir: Path) -> Iterator[None]:
 
 
 def _items(state: TrainState) -> dict:
-    """What a checkpoint holds of a state, by name; aj.load reads `ema` or `params` alone."""
+    """Returns the parts of a state that a checkpoint stores, by name; `aj.load` reads only `ema` or `params`."""
     items = {"params": state.params, "opt_state": state.opt_state, "ema": state.ema, "disc": state.disc}
     return {name: tree for name, tree in items.items() if tree}
 
 
-def save(manager: ocp.CheckpointManager, state: TrainState, elapsed: float, val_loss: float | None = None) -> None:
-    """Starts saving `state` and the run's training time in seconds; val_loss None or non-finite is never the best."""
-    args = {name: ocp.args.StandardSave(tree) for name, tree in _items(state).items()}
-    args["progress"] = ocp.args.JsonSave({"elapsed": elapsed})
+def save(manager: ocp.CheckpointManager, state: TrainState, clock: Clock, val_loss: float | None = None) -> None:
+    """Starts saving the state and the run's clock; a val_loss that is None or not finite never counts as the best."""
+    args: dict[str, Any] = {name: ocp.args.StandardSave(tree) for name, tree in _items(state).items()}
+    args["progress"] = ocp.args.JsonSave({"elapsed": clock.trained, "compiled": clock.compiled})
     rank = val_loss if val_loss is not None and math.isfinite(val_loss) else math.inf
     manager.save(int(state.step), args=ocp.args.Composite(**args), metrics={"val_loss": rank})
 
 
-def restore(manager: ocp.CheckpointManager, like: TrainState) -> tuple[TrainState, float]:
-    """Reads the newest checkpoint, shaped and placed as `like` (ShapeDtypeStructs), and the run's training time.
+def restore(manager: ocp.CheckpointManager, like: TrainState) -> TrainState:
+    """Reads the newest checkpoint.
 
-    Raises: UserError if it does not fit `like`, as where EMA was switched on since.
+    Args:
+      manager: the run's checkpoints.
+      like: the shapes and placements of the state, as ShapeDtypeStructs.
+
+    Returns:
+      The state.
+
+    Raises:
+      UserError: if the checkpoint does not fit `like`, for example because EMA was switched on since.
     """
     step = manager.latest_step()
+    if step is None:
+        raise UserError(f"There is no checkpoint in {manager.directory}; train the run first.")
     args = {name: ocp.args.StandardRestore(tree) for name, tree in _items(like).items()}
     try:
-        out = manager.restore(step, args=ocp.args.Composite(**args, progress=ocp.args.JsonRestore()))
+        out = manager.restore(step, args=ocp.args.Composite(**args))
     except (ValueError, KeyError, FileNotFoundError) as e:
         where, why = f"{manager.directory}/{step}", textwrap.shorten(str(e), 200)
         raise UserError(
@@ -185,13 +176,14 @@ def restore(manager: ocp.CheckpointManager, like: TrainState) -> tuple[TrainStat
         ) from e
     items = {name: out[name] for name in _items(like)}
     count = jax.device_put(np.int32(step), like.step.sharding)
-    return like.replace(step=count, **items), out["progress"]["elapsed"]
+    return dataclasses.replace(like, step=count, **items)
 
 
-def read_elapsed(run_dir: Path) -> float:
-    """Reads the training time, in seconds, at the newest checkpoint."""
-    path = Path(run_dir).resolve() / CHECKPOINTS / str(newest_step(run_dir)) / "progress"
-    return ocp.JsonCheckpointHandler().restore(path, args=ocp.args.JsonRestore())["elapsed"]
+def read_spent(run_dir: Path) -> Spent:
+    """Returns the time that the run had used at its newest checkpoint."""
+    path: Any = Path(run_dir).resolve() / CHECKPOINTS / str(newest_step(run_dir)) / "progress"
+    progress = ocp.JsonCheckpointHandler().restore(path, args=ocp.args.JsonRestore())
+    return Spent(progress["elapsed"], progress.get("compiled", 0.0))
 
 
 def write_frozen(run_dir: Path, frozen: dict) -> None:

@@ -1,4 +1,4 @@
-"""Adam behind a global-norm clip, and the learning rate's course: a linear warm-up, then constant or half a cosine."""
+"""Builds the optimizer, Adam behind a limit on the gradient's norm, and the schedule of its learning rate."""
 
 from typing import NamedTuple
 
@@ -12,19 +12,23 @@ SCHEDULES = ("constant", "cosine")
 
 
 class LearningRate(NamedTuple):
-    """The learning rate as a function of the updates done and of the share of the training that is done.
+    """Computes the learning rate from the number of updates done and the share of the training that is done.
 
-    The share, in [0, 1], comes from the loop: a run that ends by the clock (train.minutes) does not know its number of
-    steps. Where it ends by train.steps the share is step / steps.
+    The rate rises linearly during the warm-up and is then constant or falls along half a cosine. The loop provides the
+    share, in [0, 1], because a run that ends by the clock (train.minutes) does not know its number of steps. In a run
+    that ends by train.steps the share is step / steps.
     """
 
-    peak: float
-    warmup_steps: int = 0
-    schedule: str = "constant"
-    final: float = 0.0  # cosine: what is left at the end, as a fraction of the peak
+    peak: float  # the rate after the warm-up
+    warmup_steps: int = 0  # updates during which the rate rises
+    schedule: str = "constant"  # constant or cosine
+    final: float = 0.0  # for cosine: the rate at the end, as a fraction of the peak
 
     def __call__(self, count, share):
-        """Returns peak * min(1, (count + 1) / warmup_steps) * (final + (1 - final) (1 + cos(pi share)) / 2) -> []."""
+        """Returns peak * min(1, (count + 1) / warmup_steps) * (final + (1 - final) (1 + cos(pi share)) / 2), a scalar.
+
+        With the constant schedule the last factor is 1.
+        """
         rate = self.peak * jnp.minimum(1.0, (count + 1) / max(self.warmup_steps, 1))
         if self.schedule == "constant":
             return rate
@@ -33,7 +37,7 @@ class LearningRate(NamedTuple):
 
 
 def learning_rate(cfg) -> LearningRate:
-    """Reads the learning rate's course from config.train. Raises: UserError for a field that makes no sense."""
+    """Reads the learning rate's schedule from config.train, and raises UserError for a field that makes no sense."""
     if cfg.schedule not in SCHEDULES:
         raise UserError(f"train.schedule is one of {', '.join(SCHEDULES)}, got {cfg.schedule!r}.")
     if not 0 <= cfg.final_lr <= 1:
@@ -41,14 +45,35 @@ def learning_rate(cfg) -> LearningRate:
     return LearningRate(cfg.learning_rate, cfg.warmup_steps, cfg.schedule, cfg.final_lr)
 
 
+class Optimizer(NamedTuple):
+    """Holds how the networks of a stage learn."""
+
+    tx: optax.GradientTransformation  # turns gradients into updates of the weights
+    ema_decay: float = 0.0  # decay of the moving average of the weights; 0 means no average
+    rate: LearningRate | None = None  # the learning rate of `tx`, to be logged; None means it is not logged
+
+
+def optimizer_from_config(cfg) -> Optimizer:
+    """Builds the optimizer that config.train describes, and raises UserError for a field that makes no sense."""
+    rate = learning_rate(cfg)
+    return Optimizer(make_optimizer(rate, grad_clip=cfg.grad_clip), cfg.ema_decay, rate)
+
+
 def make_optimizer(
     learning_rate: float | LearningRate, warmup_steps: int = 0, grad_clip: float = 0.0
 ) -> optax.GradientTransformationExtraArgs:
-    """Builds the one optimizer of all stages; its update takes `share`, the share of the training done (default 0).
+    """Builds the optimizer that all stages use.
 
-    Its state has the same shape whatever the arguments, so a run may be resumed with others.
-    Args: learning_rate, a LearningRate, or a constant after a linear rise over warmup_steps updates; grad_clip, largest
-      global norm of the gradient, 0 for none.
+    Its update takes `share`, the share of the training that is done (0 by default). The shape of its state does not
+    depend on the arguments, so a run may be resumed with others.
+
+    Args:
+      learning_rate: a LearningRate, or a number that is constant after a linear rise.
+      warmup_steps: the number of updates of that rise; it is not used with a LearningRate.
+      grad_clip: the largest global norm of the gradient, or 0 for no limit.
+
+    Returns:
+      The optimizer.
     """
     if not isinstance(learning_rate, LearningRate):
         learning_rate = LearningRate(learning_rate, warmup_steps)
@@ -57,7 +82,7 @@ def make_optimizer(
 
 
 def _scale_by(learning_rate: LearningRate) -> optax.GradientTransformationExtraArgs:
-    """Multiplies updates by minus the learning rate; the state is that of optax.scale_by_schedule, the count alone."""
+    """Multiplies updates by minus the learning rate; its state is the count, as in optax.scale_by_schedule."""
 
     def init(params):
         return optax.ScaleByScheduleState(jnp.zeros((), jnp.int32))

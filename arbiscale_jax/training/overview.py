@@ -1,4 +1,4 @@
-"""What a run is before its first step, and where its steps' time goes: parameters, FLOPs, a profiler's trace."""
+"""Describes a run before its first step (parameters and FLOPs), and traces where the time of its steps goes."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,15 +7,15 @@ from pathlib import Path
 import jax
 from clu.parameter_overview import get_parameter_overview
 
+from arbiscale_jax.artifacts.storage import flatten
 from arbiscale_jax.errors import UserError
-from arbiscale_jax.storage import flatten
-from arbiscale_jax.whole_files import write_text
+from arbiscale_jax.runtime.whole_files import write_text
 
 OVERVIEW, PROFILE = "overview.txt", "profile"
 
 
 def describe(params, frozen, compiled, devices: int) -> str:
-    """Lists the networks with their numbers of parameters, and the FLOPs of a step, a line each."""
+    """Lists, one per line, the networks with their numbers of parameters, and the FLOPs per step."""
     rows = {}
     for tree, fate in ((frozen, "frozen"), (params, "trained")):
         for key, value in flatten(tree).items():
@@ -28,7 +28,7 @@ def describe(params, frozen, compiled, devices: int) -> str:
 
 
 def write_overview(run_dir: Path, text: str, params, frozen) -> None:
-    """Writes overview.txt: `text` of `describe`, then every array's name, shape and size."""
+    """Writes overview.txt: the text that `describe` made, then the name, shape and size of every array."""
     tables = (
         f"{title}:\n{get_parameter_overview(tree, include_stats=False)}"
         for title, tree in (("Trained", params), ("Frozen", frozen))
@@ -38,9 +38,9 @@ def write_overview(run_dir: Path, text: str, params, frozen) -> None:
 
 
 def flops(compiled) -> float | None:
-    """Returns XLA's count for one run of a compiled program on one device, None where the backend has none.
+    """Returns XLA's count of FLOPs for one run of a compiled program on one device, or None if the backend has none.
 
-    The body of a loop (scan, map) counts once, however often it runs.
+    The body of a loop (scan or map) is counted once, however often it runs.
     """
     return (compiled.cost_analysis() or {}).get("flops")
 
@@ -48,23 +48,29 @@ def flops(compiled) -> float | None:
 def _flops_line(compiled, devices: int) -> str:
     number = flops(compiled)
     if number is None:
-        return "FLOPs of a step: this backend does not count them"
+        return "This backend does not count the FLOPs per step."
     each = f" on each of {devices} devices" if devices > 1 else ""
-    return f"{number / 1e9:,.3f} GFLOP a step{each} (XLA's count; the body of a loop counts once)"
+    return f"{number / 1e9:,.3f} GFLOP per step{each} (XLA's count; the body of a loop counts once)"
 
 
 def check_profile(first: int, num: int) -> None:
-    """Raises: UserError if these are no steps to trace."""
+    """Raises UserError if the steps to trace make no sense."""
     if first < 1 or num < 0:
         raise UserError(f"train.profile_start >= 1 and train.profile_steps >= 0 must hold, got {first} and {num}.")
 
 
 @contextmanager
 def tracer(run_dir: Path, first: int, num: int) -> Iterator[Callable]:
-    """Traces the steps first .. first + num - 1, counted from 1 as in the metrics, into RUN/profile (TensorBoard's).
+    """Traces `num` steps from step `first` on into the folder RUN/profile, which TensorBoard shows.
 
-    Yields: on_step(step, before), to be called ahead of each step; `before`, what the previous step returned, is waited
-      for where the trace begins and ends, so that it holds these steps whole and no other.
+    Args:
+      run_dir: the directory of the run.
+      first: the first step to trace, counted from 1 as in the metrics.
+      num: the number of steps to trace, or 0 for none.
+
+    Yields:
+      A function on_step(step, before) to call ahead of each step, where `before` is the result of the previous step. It
+        waits for `before` where the trace begins and ends, so that the trace holds exactly these steps.
     """
     tracing = False
 

@@ -1,4 +1,4 @@
-"""What a run shows and writes: progress, metrics.jsonl, sample pictures, TensorBoard's files."""
+"""Shows a run's progress and writes its records: metrics.jsonl, sample pictures and TensorBoard's files."""
 
 import importlib.util
 import json
@@ -13,20 +13,20 @@ import numpy as np
 from PIL import Image
 
 from arbiscale_jax.errors import UserError
-from arbiscale_jax.whole_files import replacing, write_text
+from arbiscale_jax.runtime.whole_files import replacing, write_text
 
 METRICS, SAMPLES, TENSORBOARD = "metrics.jsonl", "samples", "tensorboard"
 
 
 def append_metrics(run_dir: Path, record: dict) -> None:
-    """Adds one JSON object as a line to metrics.jsonl; non-finite numbers become null."""
+    """Adds one JSON object as a line to metrics.jsonl; numbers that are not finite become null."""
     record = {k: (v if isinstance(v, int) or np.isfinite(v) else None) for k, v in record.items()}
     with (run_dir / METRICS).open("a") as f:
         f.write(json.dumps(record) + "\n")
 
 
 def read_metrics(run_dir: Path) -> list[dict]:
-    """Reads metrics.jsonl, [] without one; a line cut short by a crash is left out."""
+    """Reads metrics.jsonl, without a line that a crash cut short; the list is empty if there is no such file."""
     path = Path(run_dir) / METRICS
     records = []
     for line in path.read_text().splitlines() if path.is_file() else ():
@@ -38,13 +38,13 @@ def read_metrics(run_dir: Path) -> list[dict]:
 
 
 def rewind_metrics(run_dir: Path, step: int) -> None:
-    """Drops the records after `step`, which a resumed run makes again."""
+    """Removes the records after step `step`, which a resumed run makes again."""
     records = [r for r in read_metrics(run_dir) if r["step"] <= step]
     write_text(run_dir / METRICS, "".join(json.dumps(r) + "\n" for r in records))
 
 
 def check_tensorboard(wanted: bool) -> None:
-    """Raises: UserError if TensorBoard's files are wanted and the package that writes them is missing."""
+    """Raises UserError if TensorBoard's files are wanted and the package that writes them is missing."""
     if wanted and importlib.util.find_spec("tensorboardX") is None:
         raise UserError(
             "train.tensorboard needs the package tensorboardX; install the extra 'tensorboard' "
@@ -54,10 +54,17 @@ def check_tensorboard(wanted: bool) -> None:
 
 @contextmanager
 def recorder(run_dir: Path, first_step: int, *, tensorboard: bool, quiet: bool = False) -> Iterator[Callable]:
-    """Opens a run's records after `first_step`: metrics.jsonl, samples/ and, if wanted, tensorboard/.
+    """Opens the records of a run: metrics.jsonl, samples/ and, if wanted, tensorboard/.
 
-    Yields: write(record, panels=None), a JSON object with its "step", and pictures [b k h w 3] in [-1, 1] of that step;
-      it does nothing where `quiet` (all processes but the first).
+    Args:
+      run_dir: the directory of the run.
+      first_step: the number of steps that are already recorded.
+      tensorboard: whether to write TensorBoard's files.
+      quiet: whether to write nothing, as in all processes but the first.
+
+    Yields:
+      A function write(record, panels=None), where `record` is a JSON object with its "step" and `panels` are pictures
+        [b k h w 3] in [-1, 1].
     """
     if quiet:
         yield lambda record, panels=None: None
@@ -87,7 +94,10 @@ def _open_tensorboard(run_dir: Path, first_step: int):
 
 
 def tile(panels: np.ndarray) -> np.ndarray:
-    """Lays panels [b k h w 3] in [-1, 1] out as one picture, uint8: a row an example; single panels fill a square."""
+    """Arranges panels [b k h w 3] in [-1, 1] as one uint8 picture with one row per example.
+
+    If there is only one panel per example, the panels fill a square instead.
+    """
     b, k, h, w, _ = panels.shape
     if k == 1:
         k = int(np.ceil(np.sqrt(b)))
@@ -106,15 +116,15 @@ def _save_picture(path: Path, picture: np.ndarray) -> None:
 
 
 class Report(NamedTuple):
-    """Where a run's messages go."""
+    """Holds the functions that take a run's messages."""
 
-    say: Callable[[str], None]  # a line that stays
-    show: Callable[[float, str], None]  # share done in [0, 1], state of things
+    say: Callable[[str], None]  # takes a line that stays on the screen
+    show: Callable[[float, str], None]  # takes the share of the work that is done, in [0, 1], and a line about it
 
 
 @contextmanager
 def progress(name: str, *, quiet: bool = False) -> Iterator[Report]:
-    """Shows a bar on a terminal and plain lines elsewhere; nothing where `quiet` (all processes but the first)."""
+    """Shows progress as a bar on a terminal and as lines elsewhere, and nothing if `quiet`."""
     if quiet:
         yield Report(lambda line: None, lambda share, line: None)
         return
@@ -123,8 +133,9 @@ def progress(name: str, *, quiet: bool = False) -> Iterator[Report]:
         def say(line):
             try:
                 print(line, flush=True)
-            except OSError:  # its reader is gone, as `| tee` at a Ctrl-C: the run, and its checkpoint, go on
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            except OSError:  # the reader is gone, such as `| tee` after Ctrl-C; the run goes on to its checkpoint
+                with open(os.devnull, "wb") as nowhere:
+                    os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
         yield Report(say, lambda share, line: say(f"{name} {share:4.0%}  {line}"))
         return

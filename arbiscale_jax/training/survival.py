@@ -1,4 +1,4 @@
-"""What keeps a run from being lost: one process a directory, room on the disk, stopping on a signal."""
+"""Protects a run from being lost: one process per directory, enough room on the disk, and a checkpoint on a signal."""
 
 import os
 import shutil
@@ -6,24 +6,26 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import jax
 from jax.experimental import multihost_utils
 
-from arbiscale_jax import locks
 from arbiscale_jax.errors import UserError
+from arbiscale_jax.runtime import locks
 
 LOCK = ".lock"
 
 
 @contextmanager
 def lock(run_dir: Path) -> Iterator[None]:
-    """Holds a run's directory, so that no second run writes there; the kernel lets go when the process dies.
+    """Locks a run's directory, so that no second run writes there; the kernel frees the lock when the process dies.
 
-    The file's text names the holder. Of the processes of one run over several only the first holds it.
-    Raises: UserError naming the process that holds it, or if the file cannot be opened.
+    The file .lock names the holder. In a run over several processes only the first one holds the lock.
+
+    Raises:
+      UserError: if another process holds the lock, which the message names, or the file cannot be opened.
     """
     if jax.process_index() != 0:
         yield
@@ -31,44 +33,44 @@ def lock(run_dir: Path) -> Iterator[None]:
     path = run_dir / LOCK
     file = _acquire(path)
     try:
-        with suppress(OSError):  # the text is a service; on a full disk what follows says so
+        with suppress(OSError):  # the text is only informative; if the disk is full, later writes report it
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         yield
     finally:
-        path.unlink(missing_ok=True)  # while it is held
+        path.unlink(missing_ok=True)  # removed while the lock is still held
         file.close()
 
 
 def _acquire(path: Path):
-    """Opens and locks a file that, once locked, is still the one at `path`: its last holder may have removed it."""
+    """Opens and locks the file at `path`, again if its last holder removed it in between."""
     while True:
-        try:
-            file = path.open("a+b", buffering=0)
-            mine = locks.take(file)
-        except OSError as e:
-            raise UserError(f"{path} cannot be locked ({e.strerror}); remove it or set another --workdir.") from e
-        if not mine:
-            file.seek(0)
-            holder = file.read().decode(errors="replace").strip() or "another process"
-            file.close()
-            raise UserError(
-                f"The work directory {path.parent} is in use by {holder}; wait for it, stop it, or set another "
-                "--workdir."
-            )
-        with suppress(FileNotFoundError):  # removed between the two looks
-            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                return file
-        file.close()
+        with ExitStack() as opened:  # closes the file, unless the function returns it
+            try:
+                file = opened.enter_context(path.open("a+b", buffering=0))
+                mine = locks.take(file)
+            except OSError as e:
+                raise UserError(f"{path} cannot be locked ({e.strerror}); remove it or set another --workdir.") from e
+            if not mine:
+                file.seek(0)
+                holder = file.read().decode(errors="replace").strip() or "another process"
+                raise UserError(
+                    f"The work directory {path.parent} is in use by {holder}; wait for it, stop it, or set another "
+                    "--workdir."
+                )
+            with suppress(FileNotFoundError):  # the file was removed after it was opened
+                if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    opened.pop_all()
+                    return file
 
 
 def tree_bytes(tree) -> int:
-    """Counts the bytes of a tree of arrays or of their shapes."""
+    """Returns the number of bytes of a tree of arrays or of their shapes."""
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 def check_space(run_dir: Path, num_bytes: int) -> None:
-    """Raises: UserError if the disk has no room for `num_bytes` more of a run's checkpoints."""
+    """Raises UserError if the disk has no room for `num_bytes` more of a run's checkpoints."""
     free = shutil.disk_usage(run_dir).free
     if free < num_bytes:
         raise UserError(
@@ -79,10 +81,12 @@ def check_space(run_dir: Path, num_bytes: int) -> None:
 
 @contextmanager
 def stop_signals(say: Callable[[str], None]) -> Iterator[Callable[[int], bool]]:
-    """Notes the first SIGINT or SIGTERM, so that the loop ends with a checkpoint; a second one stops at once.
+    """Notes the first SIGINT or SIGTERM, so that the loop ends with a checkpoint; a second one stops the run at once.
 
-    Yields: stopping(step), to be asked after every step. In a run over several processes a signal to any of them stops
-      all at one step, on which JAX's preemption service lets them agree within a second or two.
+    Yields:
+      A function stopping(step) to call after every step, which tells whether to stop. In a run over several processes,
+        a signal to any of them stops all of them at the same step, on which JAX's preemption service lets them agree
+        within a second or two.
     """
     if jax.process_count() > 1:
         with _forwarding(say):
@@ -97,7 +101,7 @@ def stop_signals(say: Callable[[str], None]) -> Iterator[Callable[[int], bool]]:
         if stopped:
             raise KeyboardInterrupt
         stopped.append(number)
-        say("Stopping after this step with a checkpoint; once more stops at once.")
+        say("Stopping after this step with a checkpoint; a second signal stops at once.")
 
     with _handlers(handle, signal.SIGINT, signal.SIGTERM):
         yield lambda step: bool(stopped)

@@ -91,5 +91,8 @@ def join_sheets(paths: Sequence[Path], output: Path) -> None:
     import numpy as np
     from PIL import Image
 
-    rows = [np.asarray(Image.open(path).convert("RGB")) for path in paths]
+    rows = []
+    for path in paths:
+        with Image.open(path) as image:
+            rows.append(np.asarray(image.convert("RGB")))
     Image.fromarray(np.concatenate(rows)).save(output, quality=92)

@@ -22,7 +22,7 @@ def parts(args) -> list:
     """Builds the recipe's parts for a pack and a machine."""
     from kit import Part
 
-    from arbiscale_jax.bundled import get_bundled_config
+    from arbiscale_jax.experiments import get_bundled_config
 
     roots, made = ",".join(map(str, sorted(args.pack.glob("emoji_*")))), []
     for name, share in SHARES.items():

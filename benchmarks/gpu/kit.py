@@ -18,11 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import serialization
 
-from arbiscale_jax import registry, storage
+from arbiscale_jax.artifacts import registry, storage
 from arbiscale_jax.data import synthesis
-from arbiscale_jax.training import loop, start
-from arbiscale_jax.training.made import example_settings, state_maker
-from arbiscale_jax.training.optimizer import learning_rate, make_optimizer
+from arbiscale_jax.training import start
+from arbiscale_jax.training.batches import example_settings
+from arbiscale_jax.training.begin import state_maker
+from arbiscale_jax.training.optimizer import optimizer_from_config
+from arbiscale_jax.training.stages import build_stage
 from arbiscale_jax.training.step import make_train_step, stream
 
 PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # bfloat16 FLOP/s, dense
@@ -75,10 +77,9 @@ class Plan(NamedTuple):
 def prepare(part: Part, store, pool: ThreadPoolExecutor, clock: Clock) -> Plan:
     """Starts compiling a stage's programs: examples and training step of every variant."""
     config, cfg = part.config, part.config.train
-    stage, tx = loop.build_stage(config), make_optimizer(learning_rate(cfg), grad_clip=cfg.grad_clip)
-    (variants, settings), create = example_settings(config), state_maker(config, stage, tx)
-    options = {"adversary": stage.adversary, "path": stage.path}
-    step = make_train_step(stage.loss_fn, tx, stream(config.seed, "train"), cfg.ema_decay, **options)
+    stage, optimizer = build_stage(config), optimizer_from_config(cfg)
+    (variants, settings), create = example_settings(config), state_maker(stage, optimizer, config.seed)
+    step = make_train_step(stage, optimizer, stream(config.seed, "train"), adversarial=stage.critic is not None)
 
     def compiled(variant) -> Program:
         def make(key, store):
@@ -130,7 +131,7 @@ class Kit:
                 seconds = max(LEAST_SECONDS, left * plan.part.share / sum(part.share for part in parts[i:]))
                 self.clock.say(f"{plan.part.name}: {seconds:.0f} s of the {left:.0f} s that are left")
                 later = plans[i + 1].programs if i + 1 < len(plans) else None
-                self.train(plan, seconds, lambda: later is None or any(future.done() for future in later))
+                self.train(plan, seconds, lambda later=later: later is None or any(future.done() for future in later))
 
     def begin(self, plan: Plan, batch):
         """Makes a stage's state of the weights so far, or reads what an interrupted call left of it."""

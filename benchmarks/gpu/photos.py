@@ -21,7 +21,7 @@ def parts(args) -> list:
     """Builds the recipe's parts for a pack and a machine."""
     from kit import Part
 
-    from arbiscale_jax.restoring import get_restoring_config
+    from arbiscale_jax.experiments import get_restoring_config
 
     roots, made = ",".join(map(str, sorted(args.pack.glob("photos_*")))), []
     for name, share in SHARES.items():
@@ -43,9 +43,9 @@ def toy(config) -> None:
     config.data.synthesis.update(tile=96, tiles_per_image=2, lettered=2, sheets=1)
     with config.ignore_type():
         config.model.unet.num_res_blocks, config.model.unet.channel_mult = (1, 1), (1, 1.5)
-        both = ((16, 36, 2.5, 3.0, 0.5), (16, 40, 3.0, 4.0, 0.5))  # the first is rendered finer and reduced
-        config.data.synthesis.variants = both if config.stage == "align" else both[1:]
-    config.loss.update(disc_ch=4, lpips_shift=3, lpips_net="alex+vgg")
+        finer, plain = (16, 36, 2.5, 3.0, 1.0), (16, 40, 3.0, 4.0, 1.0)  # the first is rendered finer and reduced
+        config.data.synthesis.variants = (finer,) if config.stage == "align" else (plain,)
+    config.loss.update(disc_ch=4, lpips_shift=3)
     config.train.update(batch_size=2, warmup_steps=2)
 
 

@@ -10,7 +10,7 @@ def make_pack(args, folder: Path) -> None:
     """Writes a pack into `folder` and points `args` at it."""
     import skimage.data
 
-    from arbiscale_jax.weights import save_weights
+    from arbiscale_jax.artifacts.weights import save_weights
 
     args.pack = folder
     for name in ("photos_0", "photos_1", "emoji_0", "drawn", "val"):

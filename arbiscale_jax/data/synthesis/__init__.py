@@ -1,6 +1,9 @@
-"""Training examples made on the accelerator: tiles in its memory (store, drawings), their damage (damage, jpeg),
-resampling by filter matrices (filters), pairs as given (pairs), and what becomes of them (examples, window; configure
-reads config.data)."""
+"""Makes training examples on the accelerator, from pictures that stay in its memory.
+
+`store` cuts pictures into tiles and `drawings` adds drawn ones; `damage` and `jpeg` degrade what is read of a tile;
+`filters` resamples by matrix products; `pairs` reads pairs of an LR picture and its larger one; `examples` and `window`
+make the batches; `configure` reads config.data.
+"""
 
 from .configure import from_config, store_from_config
 from .damage import DamageRanges

@@ -1,4 +1,4 @@
-"""From config.data to what the examples are made of and how: the one place here that reads a configuration."""
+"""Reads config.data: it makes the variants, the settings and the store. No other module here reads a configuration."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,14 +16,18 @@ from .pairs import read_pairs
 from .store import TileStore, make_store
 
 _WAYS = ("clean", "light", "heavy")
-_SEED = 0  # of the drawings, which belong to the data, not to the run
-_BLOCK = 16  # a region's side is a multiple of it where the tile has room
+_SEED = 0  # seed of the drawings, which belong to the data and do not change with the seed of a run
+_BLOCK = 16  # the side of a region is a multiple of this, where the tile has room
 
 
 def from_config(config: Mapping[str, Any]) -> tuple[tuple[Variant, ...], Settings]:
-    """Returns the variants and the settings of config.data.synthesis; config is config.data.
+    """Returns the variants and the settings of config.data.synthesis.
 
-    Raises: UserError for the first field that makes no sense.
+    Args:
+      config: config.data of an experiment.
+
+    Raises:
+      UserError: for the first field that makes no sense.
     """
     own, tile = config["synthesis"], config["synthesis"]["tile"]
     if tile < 16:
@@ -56,7 +60,7 @@ def from_config(config: Mapping[str, Any]) -> tuple[tuple[Variant, ...], Setting
 
 
 def _check_variant(values: tuple, tile: int) -> None:
-    """Raises UserError for a variant that cannot be made."""
+    """Checks the five numbers of a variant and raises UserError if it cannot be made."""
     name = f"data.synthesis.variants: {values}"
     if len(values) != 5:
         raise UserError(f"{name} must have five numbers: n, p, scale_min, scale_max, share.")
@@ -73,18 +77,27 @@ def _check_variant(values: tuple, tile: int) -> None:
 
 
 def _variant(values: tuple, tile: int) -> Variant:
+    """Makes a variant of its five numbers."""
     n, p, low, high, share = values
     region = min(tile, -int(-n * high // _BLOCK) * _BLOCK)
     return Variant(int(n), int(p), float(low), float(high), float(share), region)
 
 
 def store_from_config(config: Mapping[str, Any]) -> TileStore:
-    """Cuts the training pictures of config.data into tiles, draws what data.synthesis adds; config is config.data.
+    """Cuts the training pictures of config.data into tiles and adds the drawings that data.synthesis asks for.
 
-    Returns: the store, as numpy arrays. The draws are divided between the folders of data.root as
-    data.synthesis.shares says (all tiles alike where it is empty); drawings have data.synthesis.drawn_share of all.
-      The pairs of data.synthesis.pairs_root come beside them.
-    Raises: UserError if a field or the source is wrong.
+    data.synthesis.shares says how often each folder of data.root is drawn from; if it is empty, all tiles are equally
+    likely. Drawings have the share data.synthesis.drawn_share of all draws. The pairs of data.synthesis.pairs_root are
+    part of the store as well.
+
+    Args:
+      config: config.data of an experiment.
+
+    Returns:
+      The store, as numpy arrays.
+
+    Raises:
+      UserError: if a field or the source is wrong.
     """
     own = config["synthesis"]
     for name in ("tiles_per_image", "lettered", "sheets"):
@@ -101,7 +114,7 @@ def store_from_config(config: Mapping[str, Any]) -> TileStore:
 
 
 def _photographs(config: Mapping[str, Any]) -> list[tuple[Any, float]]:
-    """Returns the training pictures, a group for each folder of data.root that has a share of its own."""
+    """Returns (training pictures, share of the draws) for each folder of data.root that has a share of its own."""
     shares = tuple(config["synthesis"]["shares"])
     source = train_source(config, cache_bytes=0)  # every picture is read once
     if not shares:
@@ -118,13 +131,13 @@ def _photographs(config: Mapping[str, Any]) -> list[tuple[Any, float]]:
 
 
 def _part(source: Source, label: str) -> Source:
-    """Returns the pictures of a joined source that lie in one of its folders."""
+    """Returns the pictures of a joined source that are in one of its folders."""
     inside = [i for i in range(len(source)) if source.name(i).startswith(f"{label}/")]
     return Source(np.asarray(inside, np.int64), source.__getitem__, f"Folder {label}", cache_bytes=0)
 
 
 def _drawings(own: Mapping[str, Any]) -> list[np.ndarray]:
-    """Makes the pages, shapes and lines, and the sheets of drawn pictures."""
+    """Draws the pages of letters, shapes and lines, and lays out the sheets of drawn pictures."""
     side = own["tile"]
     made = [drawing(_SEED, index, side) for index in range(own["lettered"])]
     if own["drawn_root"] and own["sheets"]:

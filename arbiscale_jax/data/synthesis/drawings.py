@@ -1,7 +1,8 @@
-"""Drawn, lettered and flat pictures, which photographs lack, from a number: Pillow draws them at four times the size.
+"""Draws pictures with letters, lines and flat colours, which photographs lack.
 
-Each function takes a numpy generator and the side S of the picture and returns uint8 [S S 3]; the same generator gives
-the same picture (of one version of Pillow).
+Pillow draws each picture at four times its size, and it is then reduced. Each kind of drawing takes a numpy generator
+and the side S of the picture and returns uint8 [S S 3]. With the same version of Pillow, a generator in the same state
+gives the same picture.
 """
 
 import math
@@ -10,30 +11,32 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-_FINER = 4  # each picture is drawn at so many times its side, then reduced
-_LETTERS = "eeeettaaooiinnsshhrrddlluccmmwwffggyyppbbvkxjqz"  # Pillow's own font has no accents
+from ..sources import Source
+
+_FINER = 4  # each picture is drawn with a side that is this many times larger, and then reduced
+_LETTERS = "eeeettaaooiinnsshhrrddlluccmmwwffggyyppbbvkxjqz"  # by frequency; the font in Pillow has no accents
 _SIGNS = "0123456789.,;:!?%&@#()[]+-=/*$\"'"
 
 
 def drawing(seed: int, index: int, side: int) -> np.ndarray:
-    """Returns drawing number `index` of a seed: letters, shapes and lines in turn, uint8 [side side 3]."""
+    """Returns drawing number `index` of a seed, uint8 [side side 3]; letters, shapes and lines take turns."""
     rng = np.random.default_rng([seed % 2**32, index])
     return (lettering, shapes, lettering, lines)[index % 4](rng, side)
 
 
 def lettering(rng: np.random.Generator, side: int) -> np.ndarray:
-    """Draws a page of words in one to three sizes, some with rules and boxes, some turned."""
+    """Draws a page of words in one to three sizes; some pages have lines and boxes, and some are turned."""
     paper, ink = _paper_and_ink(rng)
     canvas = _canvas(side, paper)
     draw, y = ImageDraw.Draw(canvas), 0.0
-    sizes = np.exp(rng.uniform(math.log(9), math.log(72), rng.integers(1, 4)))  # pixels of the finished picture
+    sizes = np.exp(rng.uniform(math.log(9), math.log(72), rng.integers(1, 4)))  # in pixels of the finished picture
     while y < canvas.height:
         size = float(rng.choice(sizes)) * _FINER
         font, x, colour = ImageFont.load_default(size), float(rng.uniform(-2, 1) * size), ink
-        bold = round(size * rng.uniform(0.01, 0.05)) if rng.random() < 0.3 else 0  # pixels around each letter
+        bold = round(size * rng.uniform(0.01, 0.05)) if rng.random() < 0.3 else 0  # pixels that widen each letter
         if rng.random() < 0.15:
             colour = _colour(rng)
-        if rng.random() < 0.1:  # a box behind the line, its letters in the paper's colour
+        if rng.random() < 0.1:  # a box behind the line, with letters in the colour of the paper
             draw.rectangle((0, y, canvas.width, y + 1.25 * size), fill=colour)
             colour = paper
         while x < canvas.width:
@@ -50,7 +53,7 @@ def lettering(rng: np.random.Generator, side: int) -> np.ndarray:
 
 
 def shapes(rng: np.random.Generator, side: int) -> np.ndarray:
-    """Draws hard-edged ellipses, boxes and polygons in flat colours over a flat ground or a gradient."""
+    """Draws ellipses, boxes and polygons in flat colours over a flat background or a gradient."""
     canvas = _gradient(rng, side) if rng.random() < 0.5 else _canvas(side, _colour(rng))
     draw = ImageDraw.Draw(canvas)
     for _ in range(rng.integers(6, 40)):
@@ -99,10 +102,17 @@ def lines(rng: np.random.Generator, side: int) -> np.ndarray:
     return _finish(canvas, side)
 
 
-def sheets(pictures: Sequence[np.ndarray], seed: int, count: int, side: int) -> Iterator[np.ndarray]:
-    """Lays pictures, uint8 [h w 3], out 2 x 2 on `count` sheets, uint8 [side side 3], none of them twice.
+def sheets(pictures: Sequence[np.ndarray] | Source, seed: int, count: int, side: int) -> Iterator[np.ndarray]:
+    """Yields sheets of four different pictures, laid out 2 x 2.
 
-    There are fewer sheets where there are fewer than 4 `count` pictures.
+    Args:
+      pictures: uint8 [h w 3].
+      seed: seed of the order of the pictures.
+      count: number of sheets; there are fewer if there are not enough pictures.
+      side: side of a sheet in pixels.
+
+    Yields:
+      A sheet, uint8 [side side 3].
     """
     order = np.random.default_rng(seed % 2**32).permutation(len(pictures))
     half = side // 2
@@ -117,10 +127,12 @@ def sheets(pictures: Sequence[np.ndarray], seed: int, count: int, side: int) -> 
 
 
 def _canvas(side: int, colour) -> Image.Image:
+    """Makes a canvas of one colour, _FINER times as large as the picture."""
     return Image.new("RGB", (side * _FINER, side * _FINER), colour)
 
 
 def _finish(canvas: Image.Image, side: int) -> np.ndarray:
+    """Reduces a canvas to the finished picture."""
     return np.asarray(canvas.resize((side, side), Image.Resampling.BOX))
 
 
@@ -135,14 +147,16 @@ def _gradient(rng: np.random.Generator, side: int) -> Image.Image:
 
 
 def _colour(rng: np.random.Generator) -> tuple[int, int, int]:
-    """Draws a colour: a third are grey, black or white, the rest of any hue, often saturated."""
+    """Draws a colour: a third of them are grey, black or white, the others have any hue and are often saturated."""
     if rng.random() < 0.33:
-        return (int(rng.choice([0, 255, rng.integers(256)])),) * 3
-    return tuple(int(v) for v in np.rint(255 * rng.beta(0.6, 0.6, 3)))
+        grey = int(rng.choice([0, 255, int(rng.integers(256))]))
+        return grey, grey, grey
+    red, green, blue = (int(v) for v in np.rint(255 * rng.beta(0.6, 0.6, 3)))
+    return red, green, blue
 
 
 def _paper_and_ink(rng: np.random.Generator) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Draws two colours that differ in luma by 90 levels or more, dark on light two times in three."""
+    """Draws the colours of paper and ink, 90 or more levels of luma apart; the ink is darker more often than not."""
     if rng.random() < 0.4:
         light, dark = (255, 255, 255), (int(rng.integers(60)),) * 3
         return (light, dark) if rng.random() < 0.8 else (dark, light)
@@ -154,6 +168,7 @@ def _paper_and_ink(rng: np.random.Generator) -> tuple[tuple[int, ...], tuple[int
 
 
 def _word(rng: np.random.Generator) -> str:
+    """Draws a word of random letters, or a run of digits and signs."""
     kind, length = rng.random(), rng.integers(1, 11)
     letters = _SIGNS if kind < 0.15 else _LETTERS
     word = "".join(letters[i] for i in rng.integers(len(letters), size=length))

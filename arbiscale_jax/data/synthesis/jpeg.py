@@ -1,7 +1,7 @@
-"""JPEG by its mathematics: colour transform, cosine transform, quantisation; no bit stream.
+"""Computes what JPEG does to a picture, without making a bit stream: colour transform, cosine transform, quantisation.
 
-The tables are those of ITU-T T.81, Annex K; scaling, rounding and chroma interpolation are libjpeg's. Letters: h, w
-sides of the picture; k, l frequencies of a block of 8 x 8.
+The tables are those of ITU-T T.81, Annex K; scaling, rounding and chroma interpolation are those of libjpeg. Letters:
+h, w are the sides of the picture; k, l are the frequencies in a block of 8 x 8 pixels.
 """
 
 import jax.numpy as jnp
@@ -31,14 +31,18 @@ _DCT = np.float32(np.cos(_ANGLES) * np.sqrt(np.where(np.arange(8) == 0, 1, 2) / 
 def jpeg(x, quality, subsample):
     """Compresses and decodes a picture as libjpeg does, up to single levels.
 
-    Args: x [h w 3] in [0, 1], sides multiples of 16; quality, in [1, 100], rounded; subsample, whether chroma has half
-      the resolution (4:2:0), else 4:4:4. The last two may be traced.
-    Returns: [h w 3] in [0, 1], of 256 levels.
+    Args:
+      x: [h w 3] in [0, 1]; the sides are multiples of 16.
+      quality: in [1, 100]; it is rounded and may be traced.
+      subsample: halve the chroma resolution (4:2:0) instead of keeping it (4:4:4); it may be traced.
+
+    Returns:
+      [h w 3] in [0, 1], of 256 levels.
     """
     quality = jnp.round(quality)
     scale = jnp.where(quality < 50, jnp.floor(5000 / quality), 200 - 2 * quality)
     ycc = jnp.round(jnp.einsum("dc,hwc->hwd", _TO_YCC, jnp.round(x * 255), precision="highest"))  # h w 3
-    luma, chroma = ycc[..., :1] - 128, ycc[..., 1:]  # each around zero
+    luma, chroma = ycc[..., :1] - 128, ycc[..., 1:]  # both are centred at zero
     whole = _quantise(chroma, _CHROMA, scale)
     half = _double(_quantise(_halve(chroma), _CHROMA, scale))
     chroma = jnp.where(subsample, half, whole)
@@ -48,8 +52,8 @@ def jpeg(x, quality, subsample):
 
 
 def _quantise(x, table, scale):
-    """Rounds the coefficients of blocks of 8 x 8 of x [h w c], values around zero, to multiples of the scaled table."""
-    step = jnp.clip(jnp.floor((table * scale + 50) / 100), 1, 255)[:, None, :, None]  # k 1 l 1
+    """Rounds the coefficients of each 8 x 8 block of x [h w c], centred at zero, to multiples of the scaled table."""
+    step = jnp.clip(jnp.floor((table * scale + 50) / 100), 1, 255)[None, :, None, :, None]  # 1 k 1 l 1
     h, w, c = x.shape
     blocks = x.reshape(h // 8, 8, w // 8, 8, c)
     f = jnp.einsum("ka,iajbc,lb->ikjlc", _DCT, blocks, _DCT, precision="highest")
@@ -59,13 +63,13 @@ def _quantise(x, table, scale):
 
 
 def _halve(x):
-    """Means of 2 x 2, as whole numbers: [h w c] -> [h/2 w/2 c]."""
+    """Returns the means of 2 x 2 pixels, rounded to whole numbers: [h w c] -> [h/2 w/2 c]."""
     h, w, c = x.shape
     return jnp.floor(x.reshape(h // 2, 2, w // 2, 2, c).mean((1, 3)) + 0.5)
 
 
 def _double(x):
-    """Linear interpolation to twice the sides (libjpeg's "fancy upsampling"), as whole numbers."""
+    """Doubles both sides by linear interpolation, rounded to whole numbers (libjpeg calls it "fancy upsampling")."""
     for axis in (0, 1):
         last = x.shape[axis] - 1
         before = jnp.take(x, np.maximum(np.arange(last + 1) - 1, 0), axis=axis)

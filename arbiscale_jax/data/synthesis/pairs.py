@@ -1,4 +1,4 @@
-"""Pairs of a low-resolution picture and its larger one, as given: from two cameras, or another upscaler's answers."""
+"""Makes examples from given pairs of an LR picture and its larger one, from two cameras or from another upscaler."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,33 +17,41 @@ from .filters import CUBIC
 from .store import PairStore, starts
 from .window import in_model_range, window_start
 
-_DRAWS = 40  # random numbers of an example, at most
-_AUGMENT = 20  # of them, those that turn and recolour it, at most
+_DRAWS = 40  # largest number of random numbers that an example takes
+_AUGMENT = 20  # how many of them are for turning and recolouring, at most
 
 
 def read_pairs(root: str) -> PairStore:
-    """Reads the folder root/lr and the pictures of the same names in root/hr, a whole number of times larger.
+    """Reads the pictures in ROOT/lr and those of the same names in ROOT/hr, which are a whole number of times larger.
 
-    Returns: the pairs, cut into tiles as large as the smallest LR picture's shorter side.
-    Raises: UserError if the folders' names differ, or a picture's size is not the scale of the others.
+    Args:
+      root: the folder ROOT.
+
+    Returns:
+      The pairs, cut into square tiles; the side of a tile is the shortest side of all LR pictures.
+
+    Raises:
+      UserError: if the names in the two folders differ, or the pairs do not all have the same whole scale.
     """
     low, high = (make_source("folder", str(Path(root) / part), "all", cache_bytes=0) for part in ("lr", "hr"))
     names, others = ([Path(source.name(i)).with_suffix("") for i in range(len(source))] for source in (low, high))
     if names != others:
         lone = sorted(str(name) for name in set(names) ^ set(others))[:3]
-        raise UserError(f"The pairs of {root} need the same names in lr and hr; alone are {', '.join(lone)}.")
+        raise UserError(f"The pairs of {root} need the same names in lr and hr; unpaired are {', '.join(lone)}.")
     pictures = [(low[i], high[i]) for i in range(len(low))]
     side, scale = min(min(lr.shape[:2]) for lr, _ in pictures), pictures[0][1].shape[0] // pictures[0][0].shape[0]
     for name, (lr, hr) in zip(names, pictures, strict=True):
         wanted = tuple(scale * length for length in lr.shape[:2])
         if scale < 1 or hr.shape[:2] != wanted:
-            raise UserError(f"The pair {name} of {root} has sizes {lr.shape[:2]} and {hr.shape[:2]}; hr is {wanted}.")
+            raise UserError(
+                f"The pair {name} of {root} has sizes {lr.shape[:2]} and {hr.shape[:2]}; that of hr must be {wanted}."
+            )
     tiles = [tile for pair in pictures for tile in _cut(*pair, side)]
     return PairStore(*(np.stack(part) for part in zip(*tiles, strict=True)))
 
 
 def _cut(lr: np.ndarray, hr: np.ndarray, side: int) -> Sequence[tuple[np.ndarray, np.ndarray]]:
-    """Cuts a pair into tiles of `side` LR pixels."""
+    """Cuts a pair into tiles with a side of `side` LR pixels."""
     scale = len(hr) // len(lr)
     places = [(i, j) for i in starts(lr.shape[0], side) for j in starts(lr.shape[1], side)]
     return [(_window(lr, i, j, side), _window(hr, scale * i, scale * j, scale * side)) for i, j in places]
@@ -54,7 +62,7 @@ def _window(picture: np.ndarray, i: int, j: int, side: int) -> np.ndarray:
 
 
 def number_of_pairs(pairs: PairStore | None, variant, batch_size: int, settings) -> int:
-    """Returns how many of a batch are pairs: none where the variant lacks their scale, or damage is not wanted."""
+    """Returns how many examples of a batch are pairs: none if the variant lacks their scale or damage is off."""
     if pairs is None or not settings.damage:
         return 0
     fits = variant.scale_min <= pairs.scale <= variant.scale_max and variant.lr_size <= pairs.lr.shape[1]
@@ -62,10 +70,10 @@ def number_of_pairs(pairs: PairStore | None, variant, batch_size: int, settings)
 
 
 def make_pair(key, pairs: PairStore, variant, settings) -> dict[str, jax.Array]:
-    """Draws one example of a pair: see `examples.make_batch`, whose arrays these are without their first axis.
+    """Draws one example from a pair, which has the arrays of `examples.make_batch` without their first axis.
 
-    The larger picture stands for the truth, at the pairs' scale: clean_lr is its cubic reduction, and strength measures
-    lr against that.
+    The larger picture is the true output, at the scale of the pairs; clean_lr is its cubic reduction, and strength
+    measures how lr differs from that.
     """
     dice, scale = make_dice(key, _DRAWS), pairs.scale
     n, p, fine, size = variant.lr_size, variant.patch, settings.upsampling * variant.lr_size, scale * variant.lr_size
@@ -74,7 +82,7 @@ def make_pair(key, pairs: PairStore, variant, settings) -> dict[str, jax.Array]:
     lr = jax.lax.dynamic_slice(pairs.lr, (index, top, left, 0), (1, n, n, 3))[0] / 255.0
     hr = jax.lax.dynamic_slice(pairs.hr, (index, scale * top, scale * left, 0), (1, size, size, 3))[0] / 255.0
     if settings.augment:
-        rolls = [next(dice) for _ in range(_AUGMENT)]  # the same for both pictures
+        rolls = [next(dice) for _ in range(_AUGMENT)]  # both pictures are augmented by the same numbers
         lr, hr = turn(iter(rolls), lr), turn(iter(rolls), hr)
         pixels = jnp.concatenate([lr.reshape(1, -1, 3), hr.reshape(1, -1, 3)], axis=1)
         pixels = recolour(iter(rolls[3:]), pixels)[0]

@@ -1,4 +1,4 @@
-"""Pictures cut into tiles of one size, to be held in device memory and read at random."""
+"""Cuts pictures into tiles of one size, which are kept in device memory and read at random."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,43 +11,49 @@ from arbiscale_jax.errors import UserError
 
 from ..sources import Source
 
-_OVERLAP = 0.25  # of neighbouring tiles, at least, of their side
+_OVERLAP = 0.25  # least overlap of neighbouring tiles, as a share of their side
 
 
 class PairStore(NamedTuple):
-    """Tiles of pairs, all of one size; a pytree of arrays."""
+    """Holds tiles of k pairs with scale s, all of one size; it is a pytree of arrays."""
 
-    lr: np.ndarray  # uint8 [k, a, a, 3]
-    hr: np.ndarray  # uint8 [k, s a, s a, 3]
+    lr: np.ndarray  # the LR pictures, uint8 [k, a, a, 3]
+    hr: np.ndarray  # the larger pictures, uint8 [k, s a, s a, 3]
 
     @property
     def scale(self) -> int:
-        """Returns s, the pairs' scale."""
+        """Returns s, the scale of the pairs."""
         return self.hr.shape[1] // self.lr.shape[1]
 
 
 class TileStore(NamedTuple):
-    """Tiles and the chance of each; a pytree of arrays."""
+    """Holds t tiles and their probabilities; it is a pytree of arrays."""
 
-    tiles: np.ndarray  # uint8 [t, tile, tile, 3]
-    sizes: np.ndarray  # int32 [t, 2], height and width of the part that is no padding
-    cumulative: np.ndarray  # float32 [t], sums of the tiles' chances; the last is 1
-    pairs: PairStore | None = None  # from which some of the examples are drawn
+    tiles: np.ndarray  # the pictures, uint8 [t, tile, tile, 3]
+    sizes: np.ndarray  # height and width of the part of each tile that is not padding, int32 [t, 2]
+    cumulative: np.ndarray  # cumulative sums of the tiles' probabilities, float32 [t]; the last is 1
+    pairs: PairStore | None = None  # given pairs, from which some of the examples are drawn
 
 
 def make_store(groups: Sequence[tuple[Iterable[np.ndarray], float]], tile: int, tiles_per_image: int = 0) -> TileStore:
-    """Cuts groups of pictures into tiles.
+    """Cuts groups of pictures into tiles; a picture smaller than a tile is continued by its mirror image.
 
-    Args: groups, pairs of pictures (a Source, or uint8 arrays [h w 3]) and the group's share of the draws, within which
-      all tiles are alike; tile, side in pixels; tiles_per_image, how many of a picture's tiles are kept, those with the
-      steepest gradients; 0: all.
-    Returns: the store, as numpy arrays. A picture smaller than a tile is continued by its mirror image.
-    Raises: UserError if no group with a positive share has a picture.
+    Args:
+      groups: pairs (pictures, share); the pictures are a Source or uint8 arrays [h w 3], and the share is that of the
+        group among all draws. Within a group all tiles are equally likely.
+      tile: side of a tile in pixels.
+      tiles_per_image: how many tiles of a picture are kept, those with the steepest gradients; 0 is all.
+
+    Returns:
+      The store, as numpy arrays.
+
+    Raises:
+      UserError: if no group with a positive share has a picture.
     """
     tiles, chances = [], []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for pictures, share in groups:
-            # a Source is read by number, so that the threads decode; what else there is comes as it is
+            # a Source is read by number, so that the threads decode it; arrays are used as they are
             readers = range(len(pictures)) if isinstance(pictures, Source) else pictures
             read = pictures.read if isinstance(pictures, Source) else np.asarray
             found = list(pool.map(lambda one, read=read: _cut(read(one), tile, tiles_per_image), readers))
@@ -59,11 +65,11 @@ def make_store(groups: Sequence[tuple[Iterable[np.ndarray], float]], tile: int, 
         raise UserError("There is no picture to make examples of; give data.root a folder with some.")
     sums = np.cumsum(np.concatenate(chances))
     sizes = np.array([size for _, size in tiles], np.int32)
-    return TileStore(np.stack([picture for picture, _ in tiles]), sizes, np.float32(sums / sums[-1]))
+    return TileStore(np.stack([picture for picture, _ in tiles]), sizes, np.asarray(sums / sums[-1], np.float32))
 
 
 def _cut(picture: np.ndarray | None, tile: int, most: int) -> list[tuple[np.ndarray, tuple[int, int]]]:
-    """Returns a picture's tiles with the size of their true part; none where the picture could not be read."""
+    """Returns the tiles of a picture, each with the size of its part that is not padding; None has no tiles."""
     if picture is None:
         return []
     h, w = picture.shape[:2]
@@ -77,13 +83,13 @@ def _cut(picture: np.ndarray | None, tile: int, most: int) -> list[tuple[np.ndar
 
 
 def starts(length: int, tile: int) -> Iterator[int]:
-    """Places the fewest tiles over a length so that neighbours share _OVERLAP and both ends are reached."""
+    """Yields where the fewest tiles begin that cover a length from end to end and overlap by at least _OVERLAP."""
     room = max(length - tile, 0)
     count = int(np.ceil(room / (tile * (1 - _OVERLAP)))) + 1
     return (round(i * room / max(count - 1, 1)) for i in range(count))
 
 
 def _detail(tile: np.ndarray) -> float:
-    """Mean squared difference of neighbouring pixels of the green channel."""
+    """Returns the mean squared difference of neighbouring pixels in the green channel."""
     green = tile[..., 1].astype(np.float32)
     return float(np.mean(np.square(np.diff(green, axis=0))) + np.mean(np.square(np.diff(green, axis=1))))
