@@ -11,6 +11,7 @@ from toys import leaves_equal, random_weights, toy_stage
 from arbiscale_jax import models
 from arbiscale_jax.artifacts import storage
 from arbiscale_jax.runtime import mesh
+from arbiscale_jax.runtime.progress import Report
 from arbiscale_jax.runtime.random import fold_name
 from arbiscale_jax.training import begin, checkpoint, reporting, run, stages, train
 from arbiscale_jax.training.optimizer import optimizer_from_config
@@ -283,7 +284,7 @@ def test_a_discriminator_joins_at_its_step_and_resumes_bit_by_bit(toy, tmp_path,
         config = toy(3)
         optimizer = optimizer_from_config(config.train)
         parts = (config, tmp_path / name, with_critic(config), mesh.make_mesh(), optimizer)
-        made = run.Run(*parts, reporting.Report(print, print))
+        made = run.Run(*parts, Report(print, print))
         like = begin.state_shapes(made, storage.restore_params(tmp_path / name, ema=False))
         with checkpoint.open_manager(tmp_path / name, 2) as manager:
             return checkpoint.restore(manager, like)

@@ -163,7 +163,8 @@ def root(tmp_path_factory):
 def shrink(config, root):
     """Returns the configuration with two levels of one block, 8 x 8 latents and an LR of 4 x 4.
 
-    Align adds the render to the step of diffusion, which runs each kind of latent, U-Net and schedule; here it has one.
+    Align adds the render to the step of diffusion, which runs each kind of latent, U-Net and schedule; here it has one
+    kind, of one level.
     """
     config = config.copy_and_resolve_references()
     config.model.first_stage.update(z_channels=2, ch=8, ch_mult=(1, 2), num_res_blocks=1, resolution=16, num_groups=4)
@@ -173,7 +174,8 @@ def shrink(config, root):
     small = dict(model_channels=8, channel_mult=(1, 2), num_res_blocks=1, attention_rates=(), num_groups=4)
     config.model.unet.update(small | heads)
     if config.stage == "align":
-        config.model.first_stage.double_z = False
+        config.model.first_stage.update(double_z=False, ch_mult=(1,))
+        config.model.unet.channel_mult = (1,)
         config.model.unet.update(num_heads=0, num_head_channels=4, scale_shift=False, resblock_updown=False)
         config.model.schedule.update(linear_start=0.0015, linear_end=0.0155)
     config.model.sampling.size = 16

@@ -21,12 +21,13 @@ from arbiscale_jax import data
 from arbiscale_jax.artifacts import storage
 from arbiscale_jax.data import latent_store
 from arbiscale_jax.errors import UserError
+from arbiscale_jax.runtime.progress import Report
 from arbiscale_jax.training import cache, checkpoint, clock, history, loop, overview, reporting, stages, start, train
 from arbiscale_jax.training.optimizer import LearningRate, learning_rate, make_optimizer
 from arbiscale_jax.training.stages import denoising as diffusion
 from arbiscale_jax.training.stages import latent, stage
 
-REPORT = reporting.Report(lambda line: None, lambda share, line: None)
+REPORT = Report(lambda line: None, lambda share, line: None)
 
 
 # --- the learning rate ---

@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def test_a_killed_run_resumes_to_the_same_bits(environment, tmp_path):  # noqa: F811
     options = ["--config", f"{ROOT / 'benchmarks' / 'toy_config.py'}:plain", "--output", tmp_path / "out"]
-    options += ["--kills", "1", "--steps", "30", "--workers", "1"]
+    options += ["--kills", "1", "--steps", "12", "--workers", "1"]
     command = [sys.executable, ROOT / "benchmarks" / "kill_and_resume.py", *options]
     out = run(command, env=environment)
     log = tmp_path / "out" / "log.txt"

@@ -119,8 +119,8 @@ def test_an_interrupt_ends_with_a_checkpoint(toy, tmp_path, monkeypatch):
 def test_a_run_outlives_the_reader_of_its_output(toy, tmp_path):
     code = """
 import pathlib, sys
-from arbiscale_jax.training import reporting
-with reporting.progress("run") as report:
+from arbiscale_jax.runtime import progress
+with progress.run_progress("run") as report:
     report.say("first")
     sys.stdin.readline()
     for _ in range(3):

@@ -6,11 +6,11 @@ import numpy as np
 
 import arbiscale_jax
 from arbiscale_jax.cli import evaluation_files, files, sampling, sizes
-from arbiscale_jax.cli.sample import progress
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.evaluation import features, generation, pictures, protocols, report, speed
 from arbiscale_jax.evaluation.distortion import SSIM_WINDOW
 from arbiscale_jax.runtime.mesh import make_mesh
+from arbiscale_jax.runtime.progress import counted_progress
 
 GRID_IMAGES = 6  # number of rows in the grid over sizes
 _OF_REAL = {"fd", "kd", "precision", "recall"}  # metrics that need real images
@@ -36,7 +36,7 @@ def main(opts: dict) -> None:
     if needs_real and source is not None:
         extractor = features.make_extractor(opts["features"], mesh, opts["inception-weights"])
         stamp, asked = generation.source_stamp(source), min(opts["num"] or len(source), len(source))
-        with progress(asked) as advance:
+        with counted_progress(asked) as advance:
             advance(0, "real images")
             real = generation.real_features(source, stamp, asked, job(advance))
         num = min(asked, generation.count_rows(real, generation.size_name(shape[0])))
@@ -48,7 +48,7 @@ def main(opts: dict) -> None:
     for label, model in models.items():
         spread = generation.spread(model, mesh)
         if real or with_self_ssim:
-            with progress(num) as advance:
+            with counted_progress(num) as advance:
                 advance(0, f"{label}: generating")
                 wanted = dict(with_self_ssim=with_self_ssim, **options)
                 found = generation.generated_features(spread, num, job(advance), mesh, **wanted)

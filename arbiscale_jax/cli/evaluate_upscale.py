@@ -5,9 +5,9 @@ from pathlib import Path
 
 import arbiscale_jax
 from arbiscale_jax.cli import evaluation_files, files, sampling, sizes
-from arbiscale_jax.cli.sample import progress
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.evaluation import pictures, protocols, speed, statistics, super_resolution, weave
+from arbiscale_jax.runtime.progress import counted_progress
 
 
 def main(opts: dict) -> None:
@@ -61,7 +61,7 @@ def main(opts: dict) -> None:
                 for answer in answers:
                     spectra.add((method, pair.scale), answer, pair.truth)
 
-    with progress(num * len(scales) * len(methods)) as advance:
+    with counted_progress(num * len(scales) * len(methods)) as advance:
         advance(0, "starting")
         records = super_resolution.evaluate(
             methods, cases(), measure, opts["border"], on_outputs, lambda text: advance(1, text)

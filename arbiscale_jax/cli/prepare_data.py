@@ -1,12 +1,12 @@
 """Makes a prepared data set from folders of images: `python -m arbiscale_jax.data.prepare`, `arbiscale prepare`."""
 
 import os
-from contextlib import contextmanager
 
 from absl import flags
 
 from arbiscale_jax.cli import program
 from arbiscale_jax.errors import UserError
+from arbiscale_jax.runtime.progress import counted_progress
 
 USAGE = """
 Resize folders of images once and write them as ArrayRecord with TFDS metadata, which training reads fast.
@@ -53,7 +53,14 @@ def main(argv: list[str], prog: str = "arbiscale prepare") -> None:
 
     storage = Storage(opts["size"], opts["fit"], opts["format"], opts["quality"])
     options = {name: opts[name] for name in ("split", "split_file", "processes")}
-    with _progress() as progress:
+    with counted_progress(None, "preparing") as advance:
+        before = 0
+
+        def progress(done: int, total: int) -> None:
+            nonlocal before
+            advance(done - before, total=total)
+            before = done
+
         out = prepare(opts["input"], opts["output"], storage, progress=progress, **options)
     print(
         f"{opts['output']} ({options['split']}): {out['records']} records of {out['images']} images in "
@@ -61,15 +68,3 @@ def main(argv: list[str], prog: str = "arbiscale prepare") -> None:
     )
     for name, why in out["broken"]:
         print(f"left out: {name}: {why}")
-
-
-@contextmanager
-def _progress():
-    """Shows a bar on stderr, and yields the function (done, total) that moves it."""
-    from rich.console import Console
-    from rich.progress import Progress, TimeElapsedColumn
-
-    columns = (*Progress.get_default_columns(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("preparing", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

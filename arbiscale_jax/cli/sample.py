@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +13,7 @@ import arbiscale_jax
 from arbiscale_jax import images
 from arbiscale_jax.cli import files, program, sampling, sizes
 from arbiscale_jax.errors import UserError
+from arbiscale_jax.runtime.progress import counted_progress
 
 USAGE = {
     "upscale": """
@@ -125,7 +125,7 @@ def _upscale(opts: dict, inputs: list[str]) -> None:
 
     model = _load(opts["model"])
     written = []
-    with progress(2 * num * len(jobs)) as advance:
+    with counted_progress(2 * num * len(jobs)) as advance:
         for (path, size), name in zip(jobs, names, strict=True):
             image = images.read_image(path, opts["max-pixels"])
             advance(0, f"{path.name}: to {size[0]} x {size[1]}")
@@ -157,7 +157,7 @@ def _generate(opts: dict) -> None:
         side = model.config["sampling"]["size"]
         check(wanted := [(side, side)])
     written = []
-    with progress(opts["num"] * (1 + len(wanted))) as advance:
+    with counted_progress(opts["num"] * (1 + len(wanted))) as advance:
         advance(0, "denoising")
         done = partial(_advance_by, advance, opts["num"])
         z = model.generate_latent(opts["num"], seed=opts["seed"], progress=done, **sampling.given(opts))  # n h w c
@@ -210,19 +210,3 @@ def _to_dict(value):
 def _advance_by(advance, steps: int, done: int, total: int) -> None:
     """Moves the bar when the model calls progress(done, total), in all by `steps` steps for each image."""
     advance(steps / total)
-
-
-@contextmanager
-def progress(total: int):
-    """Shows a bar on stderr, and yields the function advance(steps, description=None) that moves it."""
-    from rich.console import Console
-    from rich.progress import Progress, TimeElapsedColumn
-
-    columns = (*Progress.get_default_columns(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("starting", total=total)
-
-        def advance(steps: float, description: str | None = None) -> None:
-            progress.update(task, advance=steps, description=description)
-
-        yield advance

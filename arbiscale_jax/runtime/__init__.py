@@ -1,1 +1,1 @@
-"""What every part may use: the device mesh, keys of random numbers, files that are written whole, locks."""
+"""What every part may use: the device mesh, keys of random numbers, whole files, locks, and progress on the screen."""

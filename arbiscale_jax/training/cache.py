@@ -20,8 +20,8 @@ from arbiscale_jax.artifacts.weights import hash_weights
 from arbiscale_jax.data import latent_store
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.runtime import mesh
+from arbiscale_jax.runtime.progress import Report
 
-from .reporting import Report
 from .stages import latent
 
 FORMAT = 1

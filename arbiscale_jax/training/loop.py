@@ -11,6 +11,7 @@ import numpy as np
 from arbiscale_jax.artifacts import storage
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.runtime.mesh import check_batch_size, local_rows, make_mesh, replicate
+from arbiscale_jax.runtime.progress import run_progress
 
 from . import begin, cache, checkpoint, history, overview, reporting, start, survival
 from .batches import on_devices, train_batches
@@ -55,7 +56,7 @@ def train(config, workdir: Path | str) -> dict:
     check_batch_size(cfg.batch_size, mesh, cfg.accumulate)
     with (
         checkpoint.provisional(workdir, MADE) as declare_begun,
-        reporting.progress(workdir.name, quiet=jax.process_index() != 0) as report,
+        run_progress(workdir.name, quiet=jax.process_index() != 0) as report,
     ):
         run, first_step = Run(config, workdir, stage, mesh, optimizer, report), begin.newest_step(workdir)
         changed, given = {}, None

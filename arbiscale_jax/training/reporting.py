@@ -1,13 +1,10 @@
-"""Shows a run's progress and writes its records: metrics.jsonl, sample pictures and TensorBoard's files."""
+"""Writes a run's records: metrics.jsonl, sample pictures and TensorBoard's files."""
 
 import importlib.util
 import json
-import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -113,38 +110,3 @@ def _save_picture(path: Path, picture: np.ndarray) -> None:
     path.parent.mkdir(exist_ok=True)
     with replacing(path) as part:
         Image.fromarray(picture).save(part, format="png")
-
-
-class Report(NamedTuple):
-    """Holds the functions that take a run's messages."""
-
-    say: Callable[[str], None]  # takes a line that stays on the screen
-    show: Callable[[float, str], None]  # takes the share of the work that is done, in [0, 1], and a line about it
-
-
-@contextmanager
-def progress(name: str, *, quiet: bool = False) -> Iterator[Report]:
-    """Shows progress as a bar on a terminal and as lines elsewhere, and nothing if `quiet`."""
-    if quiet:
-        yield Report(lambda line: None, lambda share, line: None)
-        return
-    if not sys.stdout.isatty():
-
-        def say(line):
-            try:
-                print(line, flush=True)
-            except OSError:  # the reader is gone, such as `| tee` after Ctrl-C; the run goes on to its checkpoint
-                with open(os.devnull, "wb") as nowhere:
-                    os.dup2(nowhere.fileno(), sys.stdout.fileno())
-
-        yield Report(say, lambda share, line: say(f"{name} {share:4.0%}  {line}"))
-        return
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    state = TextColumn("{task.fields[line]}", markup=False)
-    with Progress(TextColumn(name), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), state) as bar:
-        task = bar.add_task(name, total=1.0, line="compiling")
-        yield Report(
-            lambda line: bar.console.print(line, markup=False, highlight=False),
-            lambda share, line: bar.update(task, completed=share, line=line),
-        )

@@ -7,8 +7,9 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from arbiscale_jax.runtime.progress import Report
+
 from .optimizer import Optimizer
-from .reporting import Report
 from .stages.stage import Stage
 
 
