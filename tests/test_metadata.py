@@ -171,13 +171,17 @@ INFO_CHANGES = {
 }
 
 
+def check_explained(folder, name, change, why):
+    """Edits the file `name` of a prepared set, and expects one sentence about it that names the folder."""
+    edit(folder / name, *change)
+    with pytest.raises(UserError, match=why) as error:
+        data.make_source("prepared", folder)
+    assert str(folder) in one_sentence(error)
+
+
 @pytest.mark.parametrize("what", INFO_CHANGES)
 def test_a_wrong_dataset_info_is_explained(copy, what):
-    change, why = INFO_CHANGES[what]
-    edit(copy / INFO, *change)
-    with pytest.raises(UserError, match=why) as error:
-        data.make_source("prepared", copy)
-    assert str(copy) in one_sentence(error)
+    check_explained(copy, INFO, *INFO_CHANGES[what])
 
 
 def test_known_sets_explain_it_as_well(copy):
@@ -277,11 +281,7 @@ FEATURE_CHANGES = {
 
 @pytest.mark.parametrize("what", FEATURE_CHANGES)
 def test_wrong_features_are_explained(copy, what):
-    change, why = FEATURE_CHANGES[what]
-    edit(copy / FEATURES, *change)
-    with pytest.raises(UserError, match=why) as error:
-        data.make_source("prepared", copy)
-    assert str(copy) in one_sentence(error)
+    check_explained(copy, FEATURES, *FEATURE_CHANGES[what])
 
 
 def test_many_features_are_listed_in_part(copy):

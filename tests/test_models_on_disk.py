@@ -246,7 +246,7 @@ def test_weights_are_checked_strictly_and_whole_networks_may_be_absent(given, me
 
 # --- what an export holds ---
 
-PRIVATE = "/home/someone/private"
+PRIVATE = "/private/of/someone"
 
 
 @pytest.fixture

@@ -36,5 +36,5 @@ def main(argv: list[str], prog: str = "arbiscale export") -> None:
     program.start_jax()
     import arbiscale_jax as aj
 
-    aj.export(run, output, overwrite=bool(flag_values["overwrite"].value))
+    aj.export(run, output, overwrite=bool(opts["overwrite"]))
     print(f"wrote {output}")

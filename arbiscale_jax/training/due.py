@@ -29,7 +29,12 @@ def share_done(cfg, step: int, seconds: float) -> float:
       step: the number of updates done.
       seconds: the seconds of training.
     """
-    return max(step / max(cfg.steps, 1), seconds / (60 * cfg.minutes) if cfg.minutes else 0.0)
+    return max(_shares(cfg, step, seconds))
+
+
+def _shares(cfg, step: int, seconds: float) -> tuple[float, float]:
+    """Returns the shares that are done of train.steps and of train.minutes, which is 0 without a limit."""
+    return step / max(cfg.steps, 1), seconds / (60 * cfg.minutes) if cfg.minutes else 0.0
 
 
 def what_is_due(cfg, step: int, share: float, stopped: bool) -> Due:
@@ -65,7 +70,8 @@ def describe_step(cfg, step: int, seconds: float, record: dict) -> str:
       seconds: the seconds of training.
       record: the newest record of metrics.jsonl.
     """
-    if cfg.minutes and seconds / (60 * cfg.minutes) > step / max(cfg.steps, 1):
+    by_steps, by_minutes = _shares(cfg, step, seconds)
+    if by_minutes > by_steps:
         place = f"{seconds / 60:.3g} of {cfg.minutes:g} min, step {step:,}"
     else:
         place = f"step {step:,} of {cfg.steps:,}"

@@ -13,7 +13,7 @@ from .clock import Clock
 class Pending:
     """Collects the metrics of steps, and lets at most two steps run at a time.
 
-    Each step waits for the one before the previous one, so that the measured time is right and Ctrl-C acts soon.
+    Adding a step waits until the previous one has ended, so that the measured time is right and Ctrl-C acts soon.
     """
 
     def __init__(self, clock: Clock):

@@ -16,21 +16,17 @@ from .state import TrainState
 from .step import make_train_step, stream
 
 
-def adversary_joins(run: Run) -> float:
-    """Returns the number of steps before the discriminator joins, or infinity if there is none."""
-    return run.stage.critic.start if run.stage.critic else math.inf
-
-
 def make_programs(run: Run, clock: Clock) -> Callable:
     """Returns a function (step, state, frozen, batch) -> the compiled training step for these shapes.
 
     A program is compiled when it is first needed. With the first one, the run's parameters and FLOPs are reported.
     """
     config, stage = run.config, run.stage
+    adversary_joins = stage.critic.start if stage.critic else math.inf
     known: dict[tuple, Callable] = {}
 
     def compiled(step: int, state: TrainState, frozen, batch) -> Callable:
-        adversarial = step >= adversary_joins(run)
+        adversarial = step >= adversary_joins
         key = (adversarial, *((name, x.shape) for name, x in sorted(batch.items())))
         if key not in known:
             sharding = jax.tree.map(lambda x: x.sharding, state), replicated(run.mesh)

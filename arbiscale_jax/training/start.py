@@ -48,7 +48,8 @@ def check_fields(path: Path, config, fields) -> None:
 
     for name in fields:
         pair = networks(other[name]), networks(config["model"][name])
-        for field in differences(*pair, f"model.{name}"):
+        if found := differences(*pair, f"model.{name}"):
+            field = next(iter(found))
             raise UserError(f"{path} was trained with another {field}; use the same config there and here.")
 
 
