@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -49,18 +51,21 @@ class FakeModel:
 
     config = {"sampling": {"steps": 50, "sampler": "ddim", "eta": 0.0, "size": 8}}
 
-    def upscale_each(self, image, size, samples, *, seed, progress, **sampling):
-        assert image.dtype == np.uint8 and image.ndim == 3
-        z = self.generate_latent(samples, seed=seed, progress=progress, **sampling)
-        yield from (self.render(z[i : i + 1], size)[0] for i in range(samples))
+    def upscale_each(self, images, sizes, samples, *, seed, progress, box, **sampling):
+        for number, (image, size) in reversed(list(enumerate(zip(images, sizes, strict=True)))):
+            assert image.dtype == np.uint8 and image.ndim == 3
+            z = self.generate_latent(samples, seed=seed, progress=progress, **sampling)
+            for i in range(samples):
+                yield number, i, self.render_rows(z[i], box[2:] if box else size)
 
     def generate_latent(self, num, *, seed, progress, **sampling):
         for i in range(num):
             progress(i + 1, num)
         return np.full((num, 2, 2, 3), seed) + np.arange(num)[:, None, None, None]
 
-    def render(self, z, size):
-        return np.full((len(z), *size, 3), z[0, 0, 0, 0], np.uint8)
+    def render_rows(self, z, size):
+        yield np.full((1, size[1], 3), z[0, 0, 0], np.uint8)
+        yield np.full((size[0] - 1, size[1], 3), z[0, 0, 0], np.uint8)
 
 
 def error_of(capsys, command, argv) -> str:
@@ -106,6 +111,9 @@ GENERATE = ["--task=generate", "--model=m", "--output=out"]
         ([*GOOD, "--scale=2", "--size=3x4"], "exclude each other"),
         ([*GOOD, "--size=900"], "--size=900 is no size"),
         ([*GOOD, "--size=0x9"], "--size=0x9 is no size"),
+        ([*GOOD, "--box=1,2,3"], "--box=1,2,3 is no window"),
+        ([*GOOD, "--box=1,2,0,3"], "--box=1,2,0,3 has no pixels"),
+        ([*GOOD, "--scale=2", "--box=0,100,10,21"], "--box=0,100,10,21 is not inside the 80 x 120 pixels of photo.png"),
         ([*GOOD, "--samples=0"], "--samples=0"),
         ([*GOOD, "--steps=0"], "--steps=0"),
         ([*GOOD, "--seed=-1"], "--seed=-1"),
@@ -224,6 +232,34 @@ def test_keyboard_interrupt_exits_130_and_bugs_keep_their_traceback(capsys):
         program.run(broken, [])
 
 
+def test_interrupting_a_command_ends_it_at_once_and_leaves_nothing(folder):
+    """The program that runs on the device cannot be ended, so the process does not wait for it."""
+    code = (
+        "import pathlib, threading, time; from arbiscale_jax.cli import program\n"
+        "from arbiscale_jax.runtime.whole_files import replacing\n"
+        "def work():\n"
+        "    with replacing(pathlib.Path('half.png')):\n"
+        "        print('begun', flush=True)\n"
+        "        threading.Event().wait(60)\n"
+        "program.run(lambda argv: program.interruptible(work), [])\n"
+    )
+    argv, env = [sys.executable, "-c", code], os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as process:
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 130 and err.strip() == "interrupted"
+    assert not [path for path in folder.iterdir() if "half" in path.name]
+
+
+def test_a_command_in_a_thread_raises_what_its_work_raises():
+    def work():
+        raise UserError("no")
+
+    with pytest.raises(UserError, match="no"):
+        program.interruptible(work)
+
+
 def test_overrides_reach_training_with_the_types_of_the_configuration(folder, monkeypatch):
     import arbiscale_jax.training
 
@@ -254,7 +290,7 @@ def test_every_configuration_is_locked_and_has_the_fields_of_the_base(name):
 
 
 def test_upscale_writes_images_of_the_right_size_under_their_names(folder, monkeypatch, capsys):
-    monkeypatch.setattr(sample, "_load", lambda name: FakeModel())
+    monkeypatch.setattr(sample, "_load", lambda opts: FakeModel())
     argv = [*UPSCALE, "--input", "photo.png", "photo.jpg", "--scale=3.7", "--max_pixels=2400"]
     assert program.run(sample.main, argv) == 0
     assert pixels("out/photo.png_x3.7.png").shape[:2] == (148, 222)
@@ -266,6 +302,10 @@ def test_upscale_writes_images_of_the_right_size_under_their_names(folder, monke
     assert resolved["steps"] == 3 and resolved["sampler"] == "ddim"
     assert resolved["samples"] == 2 and resolved["scale"] is None
     assert "wrote out2/photo_10x20_0.png" in capsys.readouterr().out
+    monkeypatch.setattr(files, "WHOLE_PIXELS", 10)  # as images that are larger than memory
+    assert program.run(sample.main, [*GOOD, "--scale=1000", "--box=7,8,20,30", "--seed=9"]) == 0
+    window = pixels("out/photo_x1000_at_7_8_20_30.png")
+    assert window.shape == (20, 30, 3) and (window == 9).all()
 
 
 def test_a_folders_hidden_files_are_no_input(folder):
@@ -273,7 +313,7 @@ def test_a_folders_hidden_files_are_no_input(folder):
 
 
 def test_generate_renders_each_latent_at_every_size(folder, monkeypatch):
-    monkeypatch.setattr(sample, "_load", lambda name: FakeModel())
+    monkeypatch.setattr(sample, "_load", lambda opts: FakeModel())
     assert program.run(sample.main, [*GENERATE, "--num=2", "--sizes=12,16x20"]) == 0
     names = ["sample_000_12x12.png", "sample_000_16x20.png", "sample_001_12x12.png", "sample_001_16x20.png"]
     assert sorted(p.name for p in Path("out").glob("*.png")) == names
@@ -357,6 +397,7 @@ def test_the_compilation_cache_goes_where_the_environment_says(tmp_path, monkeyp
 
     options = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
     before = {name: getattr(jax.config, name) for name in options}
+    jax.config.update("jax_compilation_cache_dir", None)
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     monkeypatch.setenv("ARBISCALE_CACHE", str(tmp_path / "cache"))
     try:

@@ -27,9 +27,15 @@ def run(z_T, std=STD, eta=0.0, **options):
     def eps_fn(z_t, t):
         return gaussian_eps(z_t, t, std)
 
-    return jax.jit(lambda z, keys: diffusion.sample(eps_fn, z, ALPHA_BAR, noise=Noise(eta, keys), **options))(
-        z_T, jax.random.split(jax.random.key(5), len(z_T))
-    )
+    def sample(z, keys):
+        return diffusion.sample(eps_fn, z, ALPHA_BAR, noise=Noise(eta, drawn(keys, z.shape[1:])), **options)
+
+    return jax.jit(sample)(z_T, jax.random.split(jax.random.key(5), len(z_T)))
+
+
+def drawn(keys, shape):
+    """Standard normal numbers [b, *shape] of each step; example i depends on keys[i] alone."""
+    return lambda step: jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, step), shape))(keys)
 
 
 def test_the_schedule_is_linear_in_the_square_root():
@@ -176,10 +182,27 @@ def test_the_second_order_sampler_needs_fewer_steps():
 
 def test_ddim_noise_depends_on_the_examples_key_alone():
     z_T, keys = jax.random.normal(jax.random.key(1), (3, 4, 4, 1)), jax.random.split(jax.random.key(2), 3)
-    sample = jax.jit(lambda z, k: diffusion.sample(gaussian_eps, z, ALPHA_BAR, steps=5, noise=Noise(1.0, k)))
+
+    @jax.jit
+    def sample(z, keys):
+        noise = Noise(1.0, drawn(keys, z.shape[1:]))
+        return diffusion.sample(gaussian_eps, z, ALPHA_BAR, steps=5, noise=noise)
+
     np.testing.assert_allclose(sample(z_T, keys)[1:2], sample(z_T[1:2], keys[1:2]), atol=1e-6)
     a, b = np.float64(0.3), np.float64(0.5)
     np.testing.assert_allclose(diffusion.ddim_sigma(a, b, 1.0) ** 2, (1 - b) / (1 - a) * (1 - a / b))  # beta-tilde
+
+
+def test_noise_is_a_function_of_seed_answer_and_cell():
+    cells = np.stack(np.meshgrid([0, 3], np.arange(-4, 60), np.arange(-4, 40), indexing="ij"), axis=-1)  # 2 64 44 3
+    field = np.asarray(diffusion.cell_noise(jax.random.key(3), cells, 0, 5))
+    assert field.shape == (2, 64, 44, 5) and abs(field.std() - 1) < 0.01 and abs(field.mean()) < 0.02
+    assert np.unique(field).size > 0.99 * field.size  # no cell's numbers come twice
+    part = diffusion.cell_noise(jax.random.key(3), cells[1:, 7:20, 30:], 0, 5)
+    np.testing.assert_array_equal(part, field[1:, 7:20, 30:])
+    for seed, step in ((4, 0), (3, 1)):
+        other = diffusion.cell_noise(jax.random.key(seed), cells, step, 5)
+        assert abs(np.corrcoef(field.ravel(), np.ravel(other))[0, 1]) < 0.03
 
 
 @pytest.mark.parametrize(

@@ -5,16 +5,16 @@ from itertools import pairwise
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import arbiscale_jax as aj
-from arbiscale_jax import UserError, interop, models
+from arbiscale_jax import UserError, diffusion, interop, models
 from arbiscale_jax.artifacts.weights import load_weights, save_weights
-from arbiscale_jax.evaluation import super_resolution
-from arbiscale_jax.inference import model as model_module
-from arbiscale_jax.inference import render, windows
+from arbiscale_jax.inference import frames, get_networks, memory, rendering, to_floats, windows
+from arbiscale_jax.inference import networks as networks_module
+from arbiscale_jax.inference.latents import Job, upscale
+from arbiscale_jax.inference.options import resolve
 
 HERE = Path(__file__).parent / "data"
 IMAGE = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
@@ -49,9 +49,9 @@ def test_a_window_is_the_crop_of_the_whole(model, z, whole, box):
     np.testing.assert_array_equal(model.render(z, SIZE, box), model.render(z, SIZE)[crop])
 
 
-def test_chunking_changes_a_render_by_rounding_only(model, z, whole, monkeypatch):
-    monkeypatch.setattr(model, "tile", 40)
-    np.testing.assert_allclose(model.decode(z, SIZE), whole, atol=1e-5)
+def test_chunking_changes_a_render_by_rounding_only(model, z, whole):
+    other = aj.Model(model.config, model.params, model.scale_factor, tile=40)
+    np.testing.assert_allclose(other.decode(z, SIZE), whole, atol=1e-5)
 
 
 def test_a_window_far_out_in_a_huge_image(model, z):
@@ -65,7 +65,7 @@ def test_a_window_far_out_in_a_huge_image(model, z):
 def test_decode_divides_by_the_scale_factor(model, z):
     scaled = aj.Model(model.config, model.params, 0.5)
     np.testing.assert_allclose(scaled.decode(z * 0.5, (20, 20)), model.decode(z, (20, 20)), atol=1e-5)
-    x = render.to_floats(np.repeat(IMAGE, 4, axis=0)[None, :, :8][0])[None]
+    x = to_floats(np.repeat(IMAGE, 4, axis=0)[None, :, :8][0])[None]
     np.testing.assert_allclose(scaled.encode(x), 0.5 * model.encode(x), atol=1e-6)
 
 
@@ -91,8 +91,6 @@ def test_an_answer_depends_on_the_seed_and_its_number_alone(model):
 
 
 def test_one_compiled_loop_equals_steps_taken_one_by_one(model, z):
-    from arbiscale_jax import diffusion
-
     c = np.roll(z, 1, axis=2)
     path, z_t = diffusion.ddim_trajectory(4, model.alpha_bar), z
     for t, (a, b) in zip(path.t, pairwise(path.alpha_bar), strict=True):
@@ -101,12 +99,10 @@ def test_one_compiled_loop_equals_steps_taken_one_by_one(model, z):
 
 
 def test_sampling_may_start_from_the_noised_condition(model):
-    from arbiscale_jax import diffusion
-
-    c = model.condition(render.to_floats(IMAGE)[None])
+    c = model.condition(to_floats(IMAGE)[None])
     first = diffusion.first_time(3, 1000, 0.3)
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(2), 0), 0)  # seed 2, answer 0, its first noise
-    noise = jax.random.normal(key, c.shape[1:])[None]
+    cells = np.stack(np.meshgrid([0], np.arange(12), np.arange(18), indexing="ij"), axis=-1)  # answer 0
+    noise = diffusion.cell_noise(jax.random.key(2), cells, 0, 3)
     z_t = diffusion.q_sample(c, noise, np.array([first]), model.alpha_bar)
     path = diffusion.ddim_trajectory(3, model.alpha_bar, 0.3)
     for t, (a, b) in zip(path.t, pairwise(path.alpha_bar), strict=True):
@@ -131,7 +127,7 @@ def test_refining_adds_what_the_render_lacks_of_the_input(model):
 
 
 @pytest.mark.parametrize("side", [2, 6])  # 2: too small to reflect, the border is repeated
-def test_a_border_is_what_sampling_and_d_see_of_a_reflected_picture(model, z, side):
+def test_a_border_is_what_d_sees_of_a_reflected_latent(model, z, side):
     config = {**model.config, "sampling": {**model.config["sampling"], "border": 4}}
     bordered, mode = aj.Model(config, model.params, model.scale_factor), "reflect" if side > 4 else "edge"
 
@@ -139,10 +135,7 @@ def test_a_border_is_what_sampling_and_d_see_of_a_reflected_picture(model, z, si
         rows, cols, rest = ((n, n), (0, 0), (0, 0)), ((0, 0), (n, n), (0, 0)), ((0, 0),) * (np.ndim(x) - 3)
         return np.pad(np.pad(x, (*rest, *rows), mode), (*rest, *cols), "reflect")
 
-    image, z = IMAGE[:side], z[:, :side]
-    found, plain = bordered.upscale_latent(image, steps=2), model.upscale_latent(widened(image, 2), steps=2)
-    assert found.shape == (1, 2 * side, 18, 3)  # two cells a pixel
-    np.testing.assert_allclose(found, plain[:, 4:-4, 4:-4], atol=1e-5)
+    z = z[:, :side]
     found = bordered.decode(z, (8 * side, 72))
     plain = model.decode(widened(z, 4), (8 * (side + 8), 8 * 17), (32, 32, 8 * side, 72))
     np.testing.assert_allclose(found[:, 4:-4, 4:-4], plain[:, 4:-4, 4:-4], atol=1e-5)  # f_theta knows no cell outside
@@ -155,7 +148,7 @@ def test_f_theta_is_told_no_cell_size_beyond_the_bounds(model, z):
 
     plain = model.decode(z, (48, 72))  # a cell is 2 * 6 / 48 = 0.25
     np.testing.assert_array_equal(bounded(0.2, 0.3), plain)
-    net, params = model._net, {"params": model.params["first_stage"]}
+    net, params = models.build_first_stage(model.config), {"params": model.params["first_stage"]}
     rows, cols = models.axis(6, 48), models.axis(9, 72)
     rows, cols = (one._replace(cell=np.float32(0.5)) for one in (rows, cols))
     expected = net.apply(params, z / model.scale_factor, rows, cols, method="render")
@@ -163,75 +156,129 @@ def test_f_theta_is_told_no_cell_size_beyond_the_bounds(model, z):
     assert np.abs(expected - plain).max() > 1e-3
 
 
-# --- windows ---
+# --- windows, and pictures in arrays of fixed shapes ---
 
 
-@pytest.mark.parametrize("size", [(90, 171), (247, 640), (30, 19), (1, 2)])
-@pytest.mark.parametrize("shape", [(90, 171), (300, 140)])
-def test_windows_that_agree_make_the_whole(size, shape):
-    truth, seen = np.random.default_rng(0).normal(size=(*size, 3)), []
-
-    def show(top, left, box):
-        seen.append((top, left))
-        assert 0 <= top <= max(shape[0] - 128, 0) and 0 <= left <= max(shape[1] - 128, 0) and min(box[2:]) > 0
-        for first, n, start, length, side in zip(box[:2], box[2:], (top, left), shape, size, strict=True):
-            centres = (np.arange(first, first + n) + 0.5) * length / side - start  # in the window
-            assert min(centres) > (windows.DEAD if start else 0) - 1e-9
-            assert max(centres) < (128 - windows.DEAD if start + 128 < length else 128)
-        return truth[box[0] : box[0] + box[2], box[1] : box[1] + box[3]]
-
-    sides = tuple(min(length, 128) for length in shape)
-    plan = windows.Plan(shape, sides, 0, (0, 0), 1, windows.DEAD, windows.RAMP, 1, False)
-    parts = list(windows.upscale(plan, size, show, lambda x: x))
-    assert [first for first, _ in parts] == list(np.cumsum([0] + [len(rows) for _, rows in parts])[:-1])
-    np.testing.assert_allclose(np.concatenate([rows for _, rows in parts]), truth, atol=1e-5)
-    assert len(set(seen)) == len(seen) and (size[0] < 30 or len(seen) > 1)
+@pytest.mark.parametrize("length, most", [(90, 128), (300, 128), (1000, 130), (128, 128), (129, 128), (77, 24)])
+@pytest.mark.parametrize("overlap", [windows.Overlap(16, 32), windows.Overlap(9, 0, 4)])
+def test_windows_divide_an_axis_evenly_and_their_shares_sum_to_one(length, most, overlap):
+    length -= length % overlap.multiple
+    found, places = windows.cut(length, most, overlap), np.arange(length) + 0.5
+    total, margin = np.zeros(length), overlap.dead + overlap.ramp // 2
+    for window in found:
+        assert 0 <= window.start and window.stop <= length
+        assert window.length <= max(most, 4 * (margin + overlap.multiple)) and window.start % overlap.multiple == 0
+        shares = window.weights(places)
+        seen = np.flatnonzero(shares)
+        assert seen[0] - window.start >= overlap.dead or window.start == 0
+        assert window.stop - 1 - seen[-1] >= overlap.dead or window.stop == length
+        total += shares
+    np.testing.assert_allclose(total, 1, atol=1e-6)
+    sides = [window.last - window.first for window in found]
+    assert max(sides) - min(sides) <= max(overlap.multiple, 1) and (len(found) > 1) == (length > max(most, 4 * margin))
 
 
-def test_windows_cut_one_field_of_noise(model):
-    key = jax.random.key(3)
-    field = windows.noise_window(model._noise, key, (-4, -4, 200, 150), 3)
-    assert field.shape == (1, 200, 150, 3) and abs(field.std() - 1) < 0.02 and abs(field.mean()) < 0.02
-    part = windows.noise_window(model._noise, key, (60, 40, 90, 17), 3)
-    np.testing.assert_array_equal(part, field[:, 64:154, 44:61])
-    assert np.unique(field).size > 0.99 * field.size  # no block comes twice
+def test_sheets_hold_each_part_once_with_gaps_between():
+    parts = [(int(h), int(w)) for h, w in np.random.default_rng(0).integers(3, 60, (40, 2))]
+    sheet = frames.best_sheet(parts, 4, 8, 400)
+    places = frames.pack(parts, sheet, 4)
+    boxes = [(at.sheet, at.top, at.left, height, width) for at, (height, width) in zip(places, parts, strict=True)]
+    shape = (1 + max(at.sheet for at in places), *sheet)
+    grown = [(n, max(0, y - 3), max(0, x - 3), h + 3, w + 3) for n, y, x, h, w in boxes]
+    inside = [frames.rectangles(shape, [box]) for box in boxes]
+    assert np.all(sum(one.astype(int) for one in inside) <= 1)  # none lies on another
+    assert sum(one.sum() for one in inside) == sum(h * w for h, w in parts)  # none is cut off
+    for own, near in zip(inside, (frames.rectangles(shape, [box]) for box in grown), strict=True):
+        assert not any((near & other).any() for other in inside if other is not own)
+    assert all(y % 4 == x % 4 == 0 for _, y, x, _, _ in boxes)
+    assert sum(h * w for h, w in parts) > 0.6 * np.prod(shape)  # little is left empty
 
 
-@pytest.fixture
-def small_windows(monkeypatch):
-    for name, value in dict(BUDGET=1, LEAST=24, RAMP=8, DEAD=4).items():
-        monkeypatch.setattr(windows, name, value)
+PHOTO = np.random.default_rng(1).integers(0, 256, (38, 30, 3), dtype=np.uint8)
 
 
-PHOTO = np.random.default_rng(1).integers(0, 256, (38, 30, 3), dtype=np.uint8)  # two windows by three
+@pytest.mark.parametrize("border, height", [(0, 7), (4, 7), (4, 2)])  # 2: too small to reflect, the edge is repeated
+def test_a_picture_in_a_larger_array_gets_the_values_of_its_own_size(model, border, height):
+    """Masked norms and convolutions, the U-Net's reflection, E's interpolation and back-projection."""
+    sampling = {**model.config["sampling"], "border": border, "start": 0.0}
+    model = aj.Model({**model.config, "sampling": sampling}, model.params, model.scale_factor)
+    options = resolve(model.config, dict(steps=2, eta=1.0, refine=1))
+    image, networks, params = PHOTO[:height, :11], model.engine.networks, model.engine.params
+    [(_, found)] = upscale(model.engine, Job([image], [0, 3], options, 5))
+    width, edge, mode = border // 2, border, "reflect" if height > 2 else "edge"  # two cells per pixel
+    plain = np.pad(np.pad(image, ((width, width), (0, 0), (0, 0)), mode), ((0, 0), (width, width), (0, 0)), "reflect")
+    c = networks.condition(params, to_floats(plain)[None])
+    cells = np.stack(np.meshgrid([0], *(np.arange(n) - edge for n in c.shape[1:3]), indexing="ij"), axis=-1)
+    for answer, number in zip(found, (0, 3), strict=True):
+        given = given_cells(c, cells + np.array([number, 0, 0]).reshape(1, 1, 1, 3))
+        z = networks.refine(params, networks.answer(params, given, options=options), c)[0]
+        z = z[edge : z.shape[0] - edge, edge : z.shape[1] - edge]
+        np.testing.assert_allclose(answer, z, atol=2e-4)
 
 
-def test_windows_of_local_networks_are_the_whole(model, small_windows, monkeypatch):
-    model, ratio = aj.Model(model.config, model.params), int(model.config["condition"]["upsampling"]) // model.factor
-    width = model.config["first_stage"]["ch"] * model.config["first_stage"]["ch_mult"][0]
-
-    def latents(lr, *args):  # a pixel's own cells; the networks' normalisation sees everything
-        return lr.repeat(ratio, 1).repeat(ratio, 2)
-
-    monkeypatch.setattr(model, "_latents", latents)
-    monkeypatch.setattr(model, "_features", lambda p, z: jnp.tile(z, width)[..., :width])
-    for size in ((50, 61), (38, 30), (13, 100)):
-        parts = model.upscale(PHOTO, size=size)
-        assert not model.in_one_pass(PHOTO.shape)
-        whole = model.render(latents(render.to_floats(PHOTO)[None]), size)[0]
-        assert whole.std() > 3 and np.abs(np.int32(parts) - whole).max() <= 1
+def given_cells(c, cells):
+    return networks_module.Given(c, None, cells, jax.random.key(5))
 
 
-def test_a_large_photograph_is_upscaled_in_windows(model, small_windows, monkeypatch):
-    done, options = [], dict(size=(50, 61), steps=1)
-    parts = model.upscale(PHOTO, samples=2, **options, progress=lambda *now: done.append(now))
-    assert parts.dtype == np.uint8 and parts.shape == (2, 50, 61, 3) and not np.array_equal(*parts)
-    assert done == [(i, 12) for i in range(1, 13)]
-    method = super_resolution.from_model("m", model, steps=1)
-    np.testing.assert_array_equal(method.render(method.sample(PHOTO), (50, 61)), parts[:1])
-    monkeypatch.setattr(model_module, "physical_memory", lambda: 2**16)
-    with pytest.raises(UserError, match=r"38 x 30 pixels is too large for one latent .*; upscale\(\) works in windows"):
-        model.upscale_latent(PHOTO)
+def test_pictures_of_all_sizes_share_a_few_programs(model):
+    options, rng = dict(steps=1, seed=2), np.random.default_rng(3)
+    sides = rng.integers(17, 32, (12, 2))
+    pictures = [rng.integers(0, 256, (*side, 3), dtype=np.uint8) for side in sides]
+    networks = aj.Model(model.config, model.params).engine.networks
+    before = networks.run_answer._cache_size(), networks.run_features._cache_size()
+    sizes = [tuple(3 * side for side in picture.shape[:2]) for picture in pictures]
+    for _, _, rows in aj.Model(model.config, model.params).upscale_each(pictures, sizes, **options):
+        assert sum(len(part) for part in rows)
+    after = networks.run_answer._cache_size(), networks.run_features._cache_size()
+    assert after[0] - before[0] <= 4 and after[1] - before[1] <= 4  # sides of 24 and 32 along each axis
+    assert get_networks(model.config) is networks  # another model of this configuration compiles nothing
+
+
+def test_windows_with_statistics_differ_little_and_blend(model, monkeypatch):
+    monkeypatch.setattr(windows, "DEAD", 4)
+    monkeypatch.setattr(windows, "RAMP", 8)
+    done, options = [], dict(steps=1, seed=0)
+    job = Job([PHOTO], range(2), resolve(model.config, options), 0, lambda *now: done.append(now))
+    [(_, whole)] = upscale(model.engine, job)
+    assert done == [(1, 2), (2, 2)]
+    [(_, parts)] = upscale(model.engine, job, 32)
+    assert parts.shape == whole.shape == (2, 76, 60, 3) and done[-1] == (6, 6)  # three windows, two answers
+    assert np.corrcoef(parts.ravel(), whole.ravel())[0, 1] > 0.9
+    z = whole[0]
+    view = rendering.View((150, 121), (0, 0, 150, 121), "float32")
+    one, blocks = (rendering.Renderer(model.engine, z, view, most) for most in (None, 40))
+    assert len(one.rows) == 1 and len(blocks.rows) == 4
+    a, b = (np.concatenate([rows for _, rows in renderer.bands()]) for renderer in (one, blocks))
+    assert a.shape == b.shape == (150, 121, 3) and np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.9
+
+
+def test_a_window_that_does_not_fit_is_halved(model, monkeypatch):
+    from arbiscale_jax.inference import latents
+
+    tried, real = [], latents.make_piles
+
+    def make_piles(config, plan, shapes):
+        tried.append(plan.most)
+        if plan.most > 128:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes.")
+        return real(config, plan, shapes)
+
+    monkeypatch.setattr(latents, "make_piles", make_piles)
+    job = Job([PHOTO], [0], resolve(model.config, dict(steps=1)), 0)
+    with pytest.warns(UserWarning, match="too little memory; going on in windows of at most 128 pixels"):
+        [(number, z)] = upscale(model.engine, job, 256)
+    assert tried == [256, 128] and number == 0 and z.shape == (1, 76, 60, 3)
+
+
+def test_free_memory_is_the_least_that_the_system_and_the_group_leave(monkeypatch, tmp_path):
+    assert 0 < memory.free_memory() <= memory.physical_memory()
+    assert memory.largest_side(1000, 10**9) == 608 and memory.largest_side(10**9, 10**9) == memory.LEAST
+
+
+def test_a_render_may_come_in_parts(model, z):
+    whole = model.render(z, (150, 97))
+    rows = list(model.render_rows(z[1], (150, 97)))
+    np.testing.assert_array_equal(np.concatenate(rows), whole[1])
 
 
 def test_generation_without_a_condition(model):
@@ -269,6 +316,7 @@ def test_a_scale_that_makes_no_picture_is_refused(model, scale):
         (lambda m, z: m.upscale(IMAGE, scale=2, steps=0), "from 1 to 1000"),
         (lambda m, z: m.upscale(IMAGE, scale=2, sampler="euler"), "ddim, dpmpp"),
         (lambda m, z: m.upscale(IMAGE, scale=2, start=float("nan")), r"lies in \(0, 1\]"),
+        (lambda m, z: m.sample(z, z, start=0.0), r"lies in \(0, 1\]"),
         (lambda m, z: m.render(z, (0, 5)), "whole numbers of pixels"),
         (lambda m, z: m.render(z, (5.5, 5)), "whole numbers of pixels"),
         (lambda m, z: m.render(z, (9, 9), box=(5, 5, 5, 1)), "does not lie inside"),

@@ -11,7 +11,11 @@ from arbiscale_jax import UserError, diffusion, models
 from arbiscale_jax.artifacts import storage
 from arbiscale_jax.experiments import get_base_config
 from arbiscale_jax.experiments.restoring import set_networks
-from arbiscale_jax.inference import windows
+from arbiscale_jax.inference import batch, rendering, to_floats
+from arbiscale_jax.inference.latents import Job, upscale
+from arbiscale_jax.inference.networks import Given
+from arbiscale_jax.inference.options import resolve
+from arbiscale_jax.inference.plan import make_piles, make_plan
 from arbiscale_jax.models import local, reduce
 
 KEY, CODE = jax.random.key(5), 24  # numbers per latent cell
@@ -143,15 +147,36 @@ def test_every_network_takes_every_norm():
 # --- windows ---
 
 
-def test_windows_equal_one_pass(model, monkeypatch):
-    """About 300 x 400 pixels, to within one level; the last windows end where the picture does."""
+def test_windows_equal_one_pass(model):
+    """About 300 x 400 pixels, to within one level, in windows of the U-Net and in blocks of D."""
     image = np.asarray(Image.fromarray(photograph(128)).resize((401, 299), Image.Resampling.BICUBIC))
-    whole = model.upscale(image, scale=1.7)
-    monkeypatch.setattr(windows, "BUDGET", 1)
-    plan = windows.plan(model.config, image.shape)
-    assert plan.exact and not model.in_one_pass(image.shape) and len(plan.starts(0)) * len(plan.starts(1)) >= 4
-    parts = model.upscale(image, scale=1.7)
-    assert np.abs(np.int32(parts) - whole).max() <= 1 and whole.std() > 20
+    job = Job([image], [0], resolve(model.config, {}), 0)
+    [(_, whole)], [(_, parts)] = (upscale(model.engine, job, most) for most in (500, 128))
+    plan = make_plan(model.config, job.options, 128)
+    assert plan.shared and len(make_piles(model.config, plan, [image.shape])[0].parts) >= 4
+    np.testing.assert_allclose(parts, whole, atol=0.02)
+    view = rendering.View((508, 682), (0, 0, 508, 682))
+    one, blocks = (rendering.Renderer(model.engine, z[0], view, most) for z, most in ((whole, 500), (parts, 64)))
+    assert len(one.rows) == 1 and len(blocks.rows) * len(blocks.cols) >= 12
+    one, blocks = (np.concatenate([rows for _, rows in renderer.bands()]) for renderer in (one, blocks))
+    assert np.abs(np.int32(one) - blocks).max() <= 1 and one.std() > 20
+
+
+def test_small_pictures_share_an_array_and_get_the_values_of_their_own(model):
+    pictures = [photograph(40)[:h, :w] for h, w in ((40, 23), (17, 31), (9, 40), (30, 12))]
+    together = dict(upscale(model.engine, Job(pictures, [0, 1], resolve(model.config, {}), 3)))
+    plan = make_plan(model.config, resolve(model.config, {}))
+    for i, picture in enumerate(pictures):
+        more = [padded - side - 4 for padded, side in zip(plan.padded(picture.shape), picture.shape, strict=False)]
+        padded = np.pad(picture, ((4, more[0]), (4, more[1]), (0, 0)), "reflect")
+        lr = to_floats(padded)[None]
+        networks, params = model.engine.networks, model.engine.params
+        c = networks.condition(params, lr)
+        assert together[i].shape == (2, *picture.shape[:2], CODE)
+        cells = np.stack(np.meshgrid([1], *(np.arange(n) - 4 for n in c.shape[1:3]), indexing="ij"), axis=-1)
+        given = Given(c, jnp.full(1, -1.0), cells, jax.random.key(3))
+        z = networks.answer(params, given, options=resolve(model.config, {}))
+        np.testing.assert_allclose(together[i][1], z[0, 4 : 4 + len(picture), 4 : 4 + picture.shape[1]], atol=1e-3)
 
 
 def test_what_lies_beyond_the_reach_changes_nothing(model):
@@ -161,7 +186,7 @@ def test_what_lies_beyond_the_reach_changes_nothing(model):
     other = image.copy()
     other[:4, :4] = 255 - other[:4, :4]
     a, b = (model.upscale_latent(x) for x in (image, other))
-    features = [model._features(model.params["first_stage"], z) for z in (a, b)]
+    features = [batch.decode_features(model.engine, z) for z in (a, b)]
     changed = np.abs(features[0] - features[1]).max((0, 3)) > 0
     assert changed[:16, :16].any() and not changed[4 * (reach + 4) :].any() and not changed[:, 4 * (reach + 4) :].any()
     assert models.reach(get_base_config().model, 1) is None
@@ -182,7 +207,8 @@ def test_reducing_a_finer_render_is_pillows_bicubic(finer):
 
 def test_a_small_scale_is_a_finer_render_reduced(model):
     z = jax.random.normal(KEY, (1, 24, 18, CODE))
-    assert model.finer((96, 72), (48, 36)) == (2, 2) and model.finer((96, 72), (96, 54)) == (1, 1)
+    assert rendering.finer(model.config, (24, 18), (48, 36)) == (2, 2)
+    assert rendering.finer(model.config, (24, 18), (96, 54)) == (1, 1)
     assert models.finer_factor(3.0, 100, 1) == reduce.MOST and models.finer_factor(0.0, 100, 100) == 1
     fine = model.decode(z, (96, 72))
     rows, cols = (reduce.reduction(0, n, n, 2)[:, 4:-4] for n in (48, 36))

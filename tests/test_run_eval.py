@@ -21,8 +21,9 @@ from arbiscale_jax.data.prepare import prepare
 from arbiscale_jax.data.shards import Storage
 from arbiscale_jax.evaluation import distances, features, generation, protocols, report, self_ssim
 from arbiscale_jax.experiments import get_quickstart_config
-from arbiscale_jax.inference import batch
-from arbiscale_jax.runtime.mesh import make_mesh
+from arbiscale_jax.inference.latents import generate
+from arbiscale_jax.inference.options import resolve
+from arbiscale_jax.runtime.mesh import make_mesh, shard_batch
 
 SIZE = 16  # of the toy models' images
 
@@ -189,7 +190,8 @@ def test_batches_over_devices_give_the_latents_of_generate():
     assert mesh.size == 2
     assert generation.spread(aj.Model(model.config, model.params, dtype="bfloat16"), mesh).dtype == "bfloat16"
     spread = generation.spread(model, mesh)
-    latents = batch.sample_numbers(spread, range(1, 5), seed=3)
+    engine = spread.engine._replace(put=lambda cells: shard_batch({"cells": cells}, mesh)["cells"])
+    latents = generate(engine, range(1, 5), resolve(model.config, {}), 3)
     np.testing.assert_allclose(latents, model.generate_latent(5, seed=3)[1:], atol=1e-5)
     (renders,) = generation.generated_batch(spread, 1, 4, [(17, 12)], mesh, seed=3)
     assert np.abs(renders.astype(int) - model.render(latents, (17, 12))).max() <= 1

@@ -3,14 +3,18 @@
 import io
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from arbiscale_jax.cli.streams import open_stream
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.images import readable_extensions
 from arbiscale_jax.runtime.whole_files import replacing
+
+WHOLE_PIXELS = 16_000_000  # images up to this size are written as a whole
 
 
 def find_images(path: str | Path) -> list[Path]:
@@ -43,6 +47,27 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="PNG")
     write_bytes(path, buffer.getbuffer())
+
+
+def write_rows(path: str | Path, size: tuple[int, int], rows: Iterable[np.ndarray]) -> None:
+    """Writes rows, uint8 RGB [n, w, 3] from the top down, as a PNG file, complete or not at all.
+
+    A small image is written by Pillow, whose files are smaller; a large one row by row, in little memory.
+
+    Args:
+      path: the file.
+      size: (height, width) of the image.
+      rows: the rows.
+
+    Raises:
+      UserError: if the folder cannot be written or the disk is full.
+    """
+    if size[0] * size[1] <= WHOLE_PIXELS:
+        write_image(path, np.concatenate(list(rows)))
+        return
+    with open_stream(path, size) as stream:
+        for some in rows:
+            stream.write(some)
 
 
 def write_bytes(path: str | Path, content: bytes | memoryview) -> None:

@@ -7,14 +7,15 @@ import difflib
 import os
 import re
 import sys
+import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from absl import flags
 
 import arbiscale_jax
 from arbiscale_jax.errors import UserError
+from arbiscale_jax.runtime.whole_files import discard_unfinished
 
 _HELP = ("-h", "-help", "--help", "--helpfull", "--helpshort")
 _VERSION = ("-version", "--version")
@@ -105,27 +106,47 @@ def one_of_a_kind(flag_values: flags.FlagValues, *names: str) -> None:
 def start_jax() -> None:
     """Turns on JAX's compilation cache on disk, and marks absl's global flags as parsed, which grain requires.
 
-    The cache lies in the folder ARBISCALE_CACHE, by default ~/.cache/arbiscale_jax. ARBISCALE_CACHE='' turns it off,
-    and JAX's own JAX_COMPILATION_CACHE_DIR takes precedence.
+    The cache is that of runtime.compile_cache.
     """
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
-    folder = os.environ.get("ARBISCALE_CACHE", str(Path.home() / ".cache" / "arbiscale_jax"))
-    if not folder or "JAX_COMPILATION_CACHE_DIR" in os.environ:
-        return
-    try:
-        Path(folder).expanduser().mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        print(
-            f"There is no compilation cache, since {folder} cannot be created ({e.strerror}); set ARBISCALE_CACHE to "
-            "another folder.",
-            file=sys.stderr,
-        )
-        return
+    from arbiscale_jax.runtime.compile_cache import enable
+
+    enable()
+
+
+def default_dtype() -> str:
+    """Returns the type in which commands compute: bfloat16 on an accelerator, float32 on a CPU."""
     import jax
 
-    jax.config.update("jax_compilation_cache_dir", str(Path(folder).expanduser()))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+
+
+def interruptible(work: Callable[[], object]) -> None:
+    """Runs `work` in a thread, so that Ctrl-C ends the process at once and not after the program that is computed.
+
+    Exceptions of `work` are raised here. After Ctrl-C unfinished files are deleted, and the exit code is 130.
+    """
+    raised: list[BaseException] = []
+
+    def run_it() -> None:
+        try:
+            work()
+        except BaseException as e:  # every exception is raised again below
+            raised.append(e)
+
+    thread = threading.Thread(target=run_it, daemon=True)
+    thread.start()
+    try:
+        while thread.is_alive():
+            thread.join(0.1)
+    except KeyboardInterrupt:
+        discard_unfinished()
+        show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # a progress bar hides it
+        print(f"{show_cursor}\ninterrupted", file=sys.stderr, flush=True)
+        os._exit(130)  # a program that runs on the device cannot be ended in another way
+    if raised:
+        raise raised[0]
 
 
 def _asks(argv: Sequence[str], names: Sequence[str]) -> bool:

@@ -1,17 +1,15 @@
 """Upscales or generates images with a trained model: `python run_sample.py`, `arbiscale upscale | generate`."""
 
 import json
-from collections import Counter
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from absl import flags
 
 import arbiscale_jax
 from arbiscale_jax import images
-from arbiscale_jax.cli import files, program, sampling, sizes
+from arbiscale_jax.cli import files, program, sampling, sizes, upscaling
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.runtime.progress import counted_progress
 
@@ -25,7 +23,7 @@ USAGE = {
 }
 DEFAULT_MODELS = {"upscale": "photos", "generate": "emoji"}  # names of bundled models
 _OF_TASK = {
-    "upscale": ("input", "scale", "size", "samples", "start", "refine", "restore", "max-pixels"),
+    "upscale": ("input", "scale", "size", "samples", "start", "refine", "restore", "box", "max-pixels"),
     "generate": ("num", "sizes"),
 }
 
@@ -51,11 +49,11 @@ def main(argv: list[str], prog: str = "python run_sample.py", task: str | None =
         raise UserError(f"--output={opts['output']} looks like a file; give a folder, the images are named in it.")
     if task == "upscale":
         program.one_of_a_kind(flag_values, "scale", "size")
-        _upscale(opts, [*(opts["input"] or ()), *inputs])
+        program.interruptible(partial(_upscale, opts, [*(opts["input"] or ()), *inputs]))
     elif inputs:
         raise UserError(f"The argument {inputs[0]!r} belongs to no flag; generate takes flags only.")
     else:
-        _generate(opts)
+        program.interruptible(partial(_generate, opts))
 
 
 def _define_flags(task: str | None) -> flags.FlagValues:
@@ -74,6 +72,8 @@ def _define_flags(task: str | None) -> flags.FlagValues:
         flags.DEFINE_string("size", None, "Upscale: HEIGHTxWIDTH of the output, in place of --scale.", flag_values=f)
         help_ = "Upscale: number of different answers per image, whose files end in _0, _1, ...; default: one answer."
         flags.DEFINE_integer("samples", None, help_, lower_bound=1, flag_values=f)
+        help_ = "Upscale: TOP,LEFT,HEIGHT,WIDTH in pixels of the output, to render this window of it alone."
+        flags.DEFINE_string("box", None, help_, flag_values=f)
         help_ = "Upscale: largest number of pixels of an input."
         flags.DEFINE_integer("max-pixels", images.MAX_PIXELS, help_, lower_bound=1, flag_values=f)
     if task != "upscale":
@@ -81,7 +81,9 @@ def _define_flags(task: str | None) -> flags.FlagValues:
         help_ = "Generate: sizes to render each image at, HEIGHTxWIDTH or the side of a square, separated by commas."
         flags.DEFINE_string("sizes", None, help_ + " Default: the model's.", flag_values=f)
     sampling.define(f, upscaling=task != "generate")
-    help_ = "Largest number of pixels of an output."
+    help_ = "The type in which the networks compute; default: bfloat16 on a GPU, float32 elsewhere."
+    flags.DEFINE_enum("dtype", None, ["float32", "tensorfloat32", "bfloat16"], help_, flag_values=f)
+    help_ = "Largest number of pixels of an output, or of the window that --box names."
     flags.DEFINE_integer("max-output-pixels", sizes.MAX_OUTPUT_PIXELS, help_, lower_bound=1, flag_values=f)
     return f
 
@@ -97,47 +99,18 @@ def _print_help(flag_values: flags.FlagValues, prog: str, task: str | None) -> N
     )
 
 
-def _upscale(opts: dict, inputs: list[str]) -> None:
+def _upscale(opts: dict, given: list[str]) -> None:
     """Checks everything that can be checked without a model, then upscales."""
-    if not inputs:
+    if not given:
         raise UserError("Give --input, an image file or a folder of images.")
-    scale = 4.0 if opts["scale"] is None else opts["scale"]
-    sizes.check_scale(scale)
-    fixed = sizes.parse_size(opts["size"], "--size") if opts["size"] else None
-    suffix = f"x{scale:g}" if fixed is None else f"{fixed[0]}x{fixed[1]}"
-    suffixes = [f"{suffix}_{i}" for i in range(opts["samples"])] if opts["samples"] else [suffix]
-
-    jobs = []  # pairs (input file, output size)
-    for path in (path for given in inputs for path in files.find_images(given)):
-        height, width, _ = images.read_image(path, opts["max-pixels"]).shape
-        if min(height, width) < 2:
-            raise UserError(f"{path} has {height} x {width} pixels; upscaling needs at least 2 x 2 to go by.")
-        size = fixed or sizes.scaled((height, width), scale, str(path))
-        sizes.check_output(size, opts["max-output-pixels"])
-        jobs.append((path, size))
-    output = Path(opts["output"])
-    names = _output_names([path for path, _ in jobs])
-    num, given = len(suffixes), {path.resolve() for path, _ in jobs}
-    for path in (output / f"{name}_{suffix}.png" for name in names for suffix in suffixes):
-        if path.resolve() in given:
-            raise UserError(f"The result {path} would replace an input; give another --output.")
-    files.check_output_folder(output, sum(3 * num * height * width for _, (height, width) in jobs))
-
-    model = _load(opts["model"])
-    written = []
-    with counted_progress(2 * num * len(jobs)) as advance:
-        for (path, size), name in zip(jobs, names, strict=True):
-            image = images.read_image(path, opts["max-pixels"])
-            advance(0, f"{path.name}: to {size[0]} x {size[1]}")
-            options: dict[str, Any] = {"seed": opts["seed"], **sampling.given(opts)}
-            options["progress"] = partial(_advance_by, advance, num)
-            for suffix, answer in zip(suffixes, model.upscale_each(image, size, num, **options), strict=True):
-                written.append(output / f"{name}_{suffix}.png")
-                files.write_image(written[-1], answer)
-                advance(1)
-    resolved = dict(task="upscale", inputs=[str(path) for path, _ in jobs], output_sizes=[size for _, size in jobs])
-    resolved |= dict(scale=None if fixed else scale, samples=opts["samples"])
-    _finish(opts, model, resolved, written)
+    box = sizes.parse_box(opts["box"]) if opts["box"] else None
+    inputs, output = upscaling.find_inputs(opts, given, box), Path(opts["output"])
+    upscaling.check_outputs(output, inputs, upscaling.suffixes(opts, box), box)
+    model = _load(opts)
+    written = upscaling.run(model, opts, inputs, box)
+    resolved = dict(task="upscale", inputs=[str(one.path) for one in inputs], output_sizes=[one.size for one in inputs])
+    scale = None if opts["size"] else (4.0 if opts["scale"] is None else opts["scale"])
+    _finish(opts, model, resolved | dict(scale=scale, samples=opts["samples"], box=box), written)
 
 
 def _generate(opts: dict) -> None:
@@ -152,41 +125,28 @@ def _generate(opts: dict) -> None:
 
     if wanted:
         check(wanted)
-    model = _load(opts["model"])
+    model = _load(opts)
     if not wanted:
         side = model.config["sampling"]["size"]
         check(wanted := [(side, side)])
     written = []
     with counted_progress(opts["num"] * (1 + len(wanted))) as advance:
         advance(0, "denoising")
-        done = partial(_advance_by, advance, opts["num"])
+        done = partial(upscaling.advance_by, advance, opts["num"])
         z = model.generate_latent(opts["num"], seed=opts["seed"], progress=done, **sampling.given(opts))  # n h w c
         for i in range(opts["num"]):
             for size in wanted:
                 advance(0, f"image {i}: rendering {size[0]} x {size[1]}")
                 written.append(output / f"sample_{i:03d}_{size[0]}x{size[1]}.png")
-                files.write_image(written[-1], model.render(z[i : i + 1], size)[0])
+                files.write_rows(written[-1], size, model.render_rows(z[i], size))
                 advance(1)
     _finish(opts, model, dict(task="generate", num=opts["num"], sizes=wanted), written)
 
 
-def _load(name: str):
+def _load(opts: dict):
     """Starts JAX and loads the model."""
     program.start_jax()
-    return arbiscale_jax.load(name)
-
-
-def _output_names(paths: list[Path]) -> list[str]:
-    """Returns the stems of the files, or their whole names where two stems are equal.
-
-    Raises:
-      UserError: if two files have the same name.
-    """
-    name, count = Counter(path.name for path in paths).most_common(1)[0]
-    if count > 1:
-        raise UserError(f"{count} inputs are called {name}, so results would overwrite each other; upscale one by one.")
-    stems = Counter(path.stem for path in paths)
-    return [path.stem if stems[path.stem] == 1 else path.name for path in paths]
+    return arbiscale_jax.load(opts["model"], dtype=opts["dtype"] or program.default_dtype())
 
 
 def _finish(opts: dict, model, resolved: dict, written: list[Path]) -> None:
@@ -205,8 +165,3 @@ def _finish(opts: dict, model, resolved: dict, written: list[Path]) -> None:
 def _to_dict(value):
     """Converts a ConfigDict so that json can write it."""
     return value.to_dict()
-
-
-def _advance_by(advance, steps: int, done: int, total: int) -> None:
-    """Moves the bar when the model calls progress(done, total), in all by `steps` steps for each image."""
-    advance(steps / total)

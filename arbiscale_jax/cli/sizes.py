@@ -27,6 +27,27 @@ def parse_sizes(text: str, flag: str) -> list[tuple[int, int]]:
     return [parse_size(f"{side}x{side}" if side.isdecimal() else side, flag) for side in sides]
 
 
+def parse_box(text: str) -> tuple[int, int, int, int]:
+    """Reads (top, left, height, width) from 'TOP,LEFT,HEIGHT,WIDTH'.
+
+    Raises:
+      UserError: if the text has another form, or the height or width is 0.
+    """
+    if not re.fullmatch(r"\s*[0-9]{1,12}(\s*,\s*[0-9]{1,12}){3}\s*", text):
+        raise UserError(f"--box={text} is no window; write TOP,LEFT,HEIGHT,WIDTH, such as --box=0,100,256,256.")
+    top, left, height, width = (int(part) for part in text.split(","))
+    if not (height and width):
+        raise UserError(f"--box={text} has no pixels; give a height and a width above 0.")
+    return top, left, height, width
+
+
+def check_box(box, size: tuple[int, int], name: str) -> None:
+    """Raises UserError if the window (top, left, height, width) is not inside the output of the image `name`."""
+    top, left, height, width = box
+    if top + height > size[0] or left + width > size[1]:
+        raise UserError(f"--box={','.join(map(str, box))} is not inside the {size[0]} x {size[1]} pixels of {name}.")
+
+
 def check_scale(scale: float) -> None:
     """Raises UserError if the scale is not a positive finite number."""
     if not (math.isfinite(scale) and scale > 0):
@@ -52,6 +73,5 @@ def check_output(size: tuple[int, int], max_pixels: int) -> None:
     if size[0] * size[1] > max_pixels:
         raise UserError(
             f"An output of {size[0]:.6g} x {size[1]:.6g} pixels is larger than --max-output-pixels={max_pixels}; lower "
-            "the scale or size, raise that flag if your memory allows, or render windows of it in Python with "
-            "model.render(z, size, box=...)."
+            "the scale or size, raise that flag if your disk allows, or render a window of it with --box."
         )

@@ -1,9 +1,11 @@
 """Defines diffusion as pure functions: the noise schedule, samplers and losses. Nothing here depends on a network."""
 
 from .losses import eps_loss, mean_square, min_snr_weight, recon_loss, snr_weight
+from .noise import cell_noise
 from .samplers import (
     SAMPLERS,
     Noise,
+    check_options,
     ddim_inversion,
     ddim_sigma,
     ddim_step,
@@ -20,6 +22,8 @@ from .schedule import eps_from_z_0, make_alpha_bar, predict_z_0, q_sample
 __all__ = [
     "SAMPLERS",
     "Noise",
+    "cell_noise",
+    "check_options",
     "ddim_inversion",
     "ddim_sigma",
     "ddim_step",

@@ -4,7 +4,7 @@ A sampler visits S + 1 noise levels, from the noisiest one on, and evaluates eps
 at alpha_bar_0 of the schedule, the least noise that training has seen; ddim_trailing ends at z_0-hat itself.
 """
 
-from functools import partial
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -53,6 +53,16 @@ def _visited(T: int, start: float) -> int:
     return max(1, round(start * T))
 
 
+def check_options(sampler: str, eta: float) -> None:
+    """Raises ValueError if the sampler is unknown, eta is outside [0, 1], or dpmpp should add noise."""
+    if sampler not in SAMPLERS:
+        raise ValueError(f"The sampler is one of {', '.join(SAMPLERS)}, got {sampler!r}.")
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta lies in [0, 1], got {eta}.")
+    if sampler == "dpmpp" and eta:
+        raise ValueError(f"dpmpp is deterministic: eta must be 0, got {eta}; use ddim for eta > 0.")
+
+
 def ddim_trajectory(steps: int, alpha_bar: np.ndarray, start: float = 1.0) -> Trajectory:
     """Returns the levels of DDIM, arguments as in `trajectory`; the last step goes to alpha_bar[0], so none is lost."""
     t = ddim_times(steps, _visited(len(alpha_bar), start))[::-1]
@@ -77,8 +87,7 @@ def trajectory(sampler: str, steps: int, alpha_bar: np.ndarray, start: float = 1
     Raises:
       ValueError: if the sampler is unknown, or steps or start are out of range.
     """
-    if sampler not in SAMPLERS:
-        raise ValueError(f"The sampler is one of {', '.join(SAMPLERS)}, got {sampler!r}.")
+    check_options(sampler, 0.0)
     make = {"ddim": ddim_trajectory, "dpmpp": dpmpp_trajectory, "ddim_trailing": trailing_trajectory}[sampler]
     return make(steps, alpha_bar, start)
 
@@ -122,7 +131,7 @@ class Noise(NamedTuple):
     """Describes the noise that DDIM adds in each step (DDIM Eq. 16)."""
 
     eta: float  # amount in [0, 1]: 0 is deterministic, 1 is ancestral sampling
-    keys: jax.Array  # one random key per example, [b], so an example does not depend on the rest of its batch
+    draw: Callable  # function step -> standard normal [b h w c]; step counts from 0 and is traced
 
 
 def sample(
@@ -147,13 +156,11 @@ def sample(
         is noise with dpmpp.
     """
     levels = trajectory(sampler, steps, alpha_bar, start)
-    if noise and not 0 <= noise.eta <= 1:
-        raise ValueError(f"eta lies in [0, 1], got {noise.eta}.")
+    if noise:
+        check_options(sampler, noise.eta)
     if noise and not noise.eta:
         noise = None
     if sampler == "dpmpp":
-        if noise:
-            raise ValueError(f"dpmpp is deterministic: eta must be 0, got {noise.eta}; use ddim for eta > 0.")
         return _sample_dpmpp(eps_fn, z_T, levels)
     return _sample_ddim(eps_fn, z_T, levels, noise)
 
@@ -187,12 +194,11 @@ def _sample_ddim(eps_fn, z_T, trajectory, noise: Noise | None):
     a_t, a_s = trajectory.alpha_bar[:-1], trajectory.alpha_bar[1:]
     sigma = ddim_sigma(a_t, a_s, noise.eta) if noise else np.zeros_like(a_t)
     constants = (trajectory.t, a_t, a_s, sigma, np.arange(len(a_t)))
-    normal = jax.vmap(partial(jax.random.normal, shape=z_T.shape[1:]))
 
     def step(z_t, now):
         t, a_t, a_s, sigma, i = now
         eps_hat = eps_fn(z_t, jnp.full(z_t.shape[:1], t))
-        drawn = normal(jax.vmap(jax.random.fold_in, (0, None))(noise.keys, i)) if noise else 0.0
+        drawn = noise.draw(i) if noise else 0.0
         return ddim_step(z_t, eps_hat, a_t, a_s, sigma, drawn), None
 
     return jax.lax.scan(step, z_T, _on_device(constants))[0]

@@ -17,6 +17,8 @@ from jax.sharding import Mesh
 from arbiscale_jax.artifacts.weights import hash_weights
 from arbiscale_jax.data import Source
 from arbiscale_jax.inference import Model, batch
+from arbiscale_jax.inference.latents import generate
+from arbiscale_jax.inference.options import resolve
 from arbiscale_jax.runtime.mesh import replicate, shard_batch
 from arbiscale_jax.runtime.whole_files import replacing
 
@@ -154,9 +156,10 @@ def generated_batch(
       One array uint8 [batch_size, H, W, 3] per size.
     """
     numbers = range(start, start + batch_size)
-    z = batch.sample_numbers(model, numbers, put=lambda z_T: shard_batch({"z": z_T}, mesh)["z"], **sampling)
-    features = batch.decode_features(model, z)
-    return [batch.render_features(model, features, size) for size in sizes]
+    engine = model.engine._replace(put=lambda cells: shard_batch({"cells": cells}, mesh)["cells"])
+    seed, options = sampling.pop("seed", 0), resolve(model.config, {**sampling, "start": 0.0})
+    features = batch.decode_features(engine, generate(engine, numbers, options, seed))
+    return [batch.render_features(engine, features, size) for size in sizes]
 
 
 def generated_features(model: Model, num: int, job: Job, mesh: Mesh, *, with_self_ssim: bool, **sampling) -> list[Path]:

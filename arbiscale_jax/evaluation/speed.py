@@ -41,9 +41,9 @@ def measure_model(model: Model, lr: np.ndarray | None, sizes: Sequence[tuple[int
             latent, both = _timed(lambda: model.upscale_latent(lr, **sampling))
             seconds["sample"] = max(both - seconds["encode"], 0.0)
         else:
-            latent, seconds["sample"] = _timed(lambda: batch.sample_numbers(model, [0], **sampling))
-        features, seconds["decode"] = _timed(partial(batch.decode_features, model, latent))
-        _, seconds["render"] = _timed(partial(batch.render_features, model, features, size))
+            latent, seconds["sample"] = _timed(lambda: model.generate_latent(1, **sampling))
+        features, seconds["decode"] = _timed(partial(batch.decode_features, model.engine, latent))
+        _, seconds["render"] = _timed(partial(batch.render_features, model.engine, features, size))
         rows.append(_row(seconds, size))
     return rows
 

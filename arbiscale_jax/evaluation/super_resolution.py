@@ -36,8 +36,6 @@ def interpolation(name: str) -> Method:
 def from_model(name: str, model, samples: int = 1, seed: int = 0, **sampling) -> Method:
     """Makes a method from a model, which samples latents once per input and renders them at each size.
 
-    An input that is too large for that is sampled in windows, for each size anew.
-
     Args:
       name: the method's name.
       model: the model.
@@ -50,13 +48,7 @@ def from_model(name: str, model, samples: int = 1, seed: int = 0, **sampling) ->
     """
     options = dict(samples=samples, seed=seed, **sampling)
 
-    def sample(lr):
-        return model.upscale_latent(lr, **options) if model.in_one_pass(lr.shape) else lr
-
-    def render(found, size):
-        return np.stack([*model.upscale_each(found, size, **options)]) if found.ndim == 3 else model.render(found, size)
-
-    return Method(name, sample, render, model)
+    return Method(name, lambda lr: model.upscale_latent(lr, **options), model.render, model)
 
 
 def make_metrics(names: Sequence[str]) -> Callable[[np.ndarray, Pair, int], dict[str, float]]:

@@ -1,7 +1,11 @@
 """Runs trained models: it turns a photograph, a latent or nothing into pictures of any size."""
 
+from .checks import output_size
+from .compiled import get_networks
+from .latents import to_floats
 from .loading import load
-from .model import Model, output_size
-from .render import to_floats, to_integers
+from .model import Model
+from .networks import Networks
+from .tiles import to_integers
 
-__all__ = ["Model", "load", "output_size", "to_floats", "to_integers"]
+__all__ = ["Model", "Networks", "get_networks", "load", "output_size", "to_floats", "to_integers"]

@@ -8,6 +8,7 @@ from .build import (
     build_first_stage,
     build_unet,
     complete,
+    decoder_reach,
     predicts,
     reach,
     spatial_factor,
@@ -17,6 +18,7 @@ from .first_stage import FirstStage
 from .layers import NORMS
 from .liif import Axis, axis
 from .local import LinearEncoder, LocalUNet, linear_code
+from .masks import blank, masked, resize_mask
 from .reduce import fine_span, finer_factor, reduction
 from .resize import METHODS, cut_border, interpolate, reflect, reflect_border
 from .unet import UNet
@@ -37,20 +39,24 @@ __all__ = [
     "UNetDiscriminator",
     "attention_levels",
     "axis",
+    "blank",
     "build_first_stage",
     "build_unet",
     "complete",
     "cut_border",
+    "decoder_reach",
     "fine_span",
     "finer_factor",
     "interpolate",
     "least_side",
     "linear_code",
+    "masked",
     "predicts",
     "reach",
     "reduction",
     "reflect",
     "reflect_border",
+    "resize_mask",
     "spatial_factor",
     "spectral_norm",
 ]

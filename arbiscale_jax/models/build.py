@@ -55,8 +55,18 @@ def reach(model: Mapping, evaluations: int) -> int | None:
     runs = [2 * n + (level == 0) if level < last else n for level, n in enumerate(blocks[: len(levels)])]
     of_unet = 2 + sum(2 * n * 2**level for level, n in enumerate(runs)) + 2 ** (last + 1)  # two 3x3 per block; strides
     of_interpolation, of_encoder = 2, 1 + 2 * first["num_res_blocks"]
-    of_decoder = 2 + 2 * first["subcell"]["blocks"] + first["subcell"]["convs"]  # an upper bound for sub-cells
-    return of_interpolation + of_encoder + evaluations * of_unet + of_decoder
+    return of_interpolation + of_encoder + evaluations * of_unet + (decoder_reach(model) or 0)
+
+
+def decoder_reach(model: Mapping) -> int | None:
+    """Returns up to how many latent cells away a latent can influence D's features of a cell.
+
+    It is None if D has attention or a statistic over space. The argument is the `model` part of a configuration.
+    """
+    first = complete(model)["first_stage"]
+    if first["norm"] == "group" or first["architecture"] != "linear_code":
+        return None
+    return 2 + 2 * first["subcell"]["blocks"] + first["subcell"]["convs"]  # an upper bound
 
 
 def predicts(model: Mapping) -> str:

@@ -28,7 +28,8 @@ class GroupNorm(nn.Module):
     """Applies group normalisation to x [b h w c], with float32 statistics and the variance in two passes.
 
     It equals that of flax with use_fast_variance=False. It takes half the time on a CPU, since it averages over space
-    first and over the few channels of a group afterwards.
+    first and over the few channels of a group afterwards. With `inside` [b h w] the statistics are those of the cells
+    where it is true; each example needs one.
 
     Raises:
       ValueError: if the channels are not a multiple of num_groups.
@@ -39,15 +40,21 @@ class GroupNorm(nn.Module):
     dtype: jnp.dtype = jnp.float32  # type of the output
 
     @nn.compact
-    def __call__(self, x):  # b h w c
+    def __call__(self, x, inside=None):  # b h w c; b h w
         b, h, w, c = x.shape
         if c % self.num_groups:
             raise ValueError(f"GroupNorm needs channels divisible by num_groups={self.num_groups}, got {c}.")
         scale = self.param("scale", nn.initializers.ones_init(), (c,))
         bias = self.param("bias", nn.initializers.zeros_init(), (c,))
 
+        def mean(x):  # b n c -> b c
+            if inside is None:
+                return jnp.mean(x, axis=1)
+            share = inside.reshape(b, h * w, 1).astype(jnp.float32)
+            return jnp.sum(jnp.where(share > 0, x, 0), axis=1) / jnp.sum(share, axis=1)
+
         def group_mean(x):  # b n c -> b 1 c
-            groups = jnp.mean(x, axis=1).reshape(b, self.num_groups, -1)
+            groups = mean(x).reshape(b, self.num_groups, -1)
             return jnp.broadcast_to(jnp.mean(groups, axis=2, keepdims=True), groups.shape).reshape(b, 1, c)
 
         x = x.astype(jnp.float32).reshape(b, h * w, c)
@@ -97,7 +104,7 @@ def make_norm(kind: str, num_groups: int, epsilon: float, dtype, name: str) -> C
     raise ValueError(f"norm is one of {', '.join(NORMS)}, got {kind!r}.")
 
 
-def attend(q, k, v):
+def attend(q, k, v, inside=None):
     """Computes attention softmax(q k^T / sqrt(c)) v with the softmax in float32.
 
     Above 4096 tokens it is computed in blocks of queries, which saves memory.
@@ -106,16 +113,16 @@ def attend(q, k, v):
       q: queries, [b n m c].
       k: keys, [b n m c].
       v: values, [b n m c].
+      inside: [b n], true for the tokens that are keys; None means all.
 
     Returns:
       [b n m c].
     """
     b, n, m, c = q.shape
+    keys = None if inside is None else inside[:, None, None]  # b 1 1 n
 
     def block(q):  # b n' m c
-        scale = c**-0.25
-        logits = jnp.einsum("bqmc,bkmc->bmqk", q * scale, k * scale, preferred_element_type=jnp.float32)
-        return jnp.einsum("bmqk,bkmc->bqmc", jax.nn.softmax(logits, axis=-1).astype(v.dtype), v)
+        return jax.nn.dot_product_attention(q, k, v, mask=keys)
 
     if n <= BLOCKED_ABOVE:
         return block(q)
@@ -128,7 +135,7 @@ def attend(q, k, v):
 
 
 class Attention(nn.Module):
-    """Adds self-attention over all positions to x [b h w c].
+    """Adds self-attention over all positions to x [b h w c], or over those where `inside` [b h w] is true.
 
     The channels of `qkv` are ordered by head, then by (q, k, v), then by channel, as in the U-Net of LDM. With one head
     this is q, k, v side by side, like the three 1x1 convolutions of the auto-encoder.
@@ -145,16 +152,20 @@ class Attention(nn.Module):
     dtype: jnp.dtype = jnp.float32  # compute type; parameters and the softmax stay float32
 
     @nn.compact
-    def __call__(self, x):  # b h w c
+    def __call__(self, x, inside=None):  # b h w c; b h w
         b, h, w, c = x.shape
         if c % self.num_heads:
             raise ValueError(f"Attention needs channels divisible by num_heads={self.num_heads}, got {c}.")
         norm = make_norm(self.norm, self.num_groups, self.epsilon, self.dtype, "norm")
-        y = norm(x).reshape(b, h * w, c)
+        y = norm(x)
+        if inside is not None:
+            y, inside = jnp.where(inside[..., None], y, jnp.zeros((), y.dtype)), inside.reshape(b, h * w)
+        y = y.reshape(b, h * w, c)
         qkv = nn.Dense(3 * c, dtype=self.dtype, name="qkv")(y).reshape(
             b, h * w, self.num_heads, 3 * c // self.num_heads
         )
-        y = attend(*jnp.split(qkv, 3, axis=-1)).reshape(b, h * w, c)
+        q, k, v = jnp.split(qkv, 3, axis=-1)
+        y = attend(q, k, v, inside).reshape(b, h * w, c)
         init = nn.initializers.zeros_init() if self.zero_init else nn.initializers.lecun_normal()
         y = nn.Dense(c, kernel_init=init, dtype=self.dtype, name="proj_out")(y)
         return x + y.reshape(b, h, w, c)

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_unfinished: set[Path] = set()
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -14,6 +16,7 @@ def replacing(path: Path) -> Iterator[Path]:
     the umask gives, whichever library wrote it.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    _unfinished.add(part)
     try:
         part.touch()
         mode = part.stat().st_mode
@@ -22,6 +25,13 @@ def replacing(path: Path) -> Iterator[Path]:
             part.chmod(mode)
         part.replace(path)
     finally:
+        part.unlink(missing_ok=True)
+        _unfinished.discard(part)
+
+
+def discard_unfinished() -> None:
+    """Deletes the temporary files of this process, which is about to end without leaving its blocks."""
+    for part in list(_unfinished):
         part.unlink(missing_ok=True)
 
 

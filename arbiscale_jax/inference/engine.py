@@ -1,0 +1,100 @@
+"""Holds networks together with weights, and says how much of them a device computes at a time."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from arbiscale_jax.errors import UserError
+
+from .compiled import get_networks, narrow_layers
+from .networks import Networks
+
+TILES = {"cpu": 64, "gpu": 256}  # side of a tile in pixels; the activations of one tile are in memory at a time
+CELLS_AT_ONCE = {"cpu": 1, "gpu": 2**18}  # latent cells of a batch of sheets, which is at least one sheet
+MOST_AT_ONCE = 64  # largest number of sheets in a batch
+
+
+class Engine(NamedTuple):
+    """Holds networks together with weights."""
+
+    networks: Networks
+    params: Mapping  # {"first_stage", "unet", "scale_factor"}, see Networks
+    tile: int  # side of a rendered tile in pixels
+    put: Callable[[Any], Any] = lambda x: x  # places a tree of arrays [b ...] on devices
+
+    @property
+    def config(self) -> Mapping:
+        """Returns the `model` part of the configuration."""
+        return self.networks.config
+
+    def first_stage(self, part: str) -> Mapping:
+        """Returns the weights, and raises UserError if `part` of the auto-encoder is missing, as in an import."""
+        if part not in self.params.get("first_stage", {}):
+            raise UserError(
+                f"This model has no {part} (first_stage/{part}); train one, or load a model with a whole auto-encoder."
+            )
+        return self.params
+
+    def unet(self, *, conditioned: bool) -> Mapping:
+        """Returns the weights, and raises UserError if there is no U-Net, or if it is of the other kind."""
+        if "unet" not in self.params:
+            raise UserError(
+                "This model is an auto-encoder alone, without a U-Net: it encodes, decodes and renders only."
+            )
+        if conditioned != self.config["condition"]["enabled"]:
+            raise UserError(
+                "This U-Net is unconditional: c must be None." if conditioned else "The U-Net needs a condition c."
+            )
+        return self.params
+
+    def need_condition(self) -> None:
+        """Raises UserError if the model takes no condition."""
+        if not self.config["condition"]["enabled"]:
+            raise UserError("This model generates images and takes no condition; upscaling needs an SR model.")
+
+    def generated_shape(self) -> tuple[int, int, int]:
+        """Returns the shape (h, w, c) of a generated latent, and raises UserError if the model needs a condition."""
+        if self.config["condition"]["enabled"]:
+            raise UserError("This model upscales images and cannot generate without one; use an unconditional model.")
+        side = self.config["sampling"]["size"] // self.networks.factor
+        return side, side, self.config["first_stage"]["z_channels"]
+
+    def strength(self, restore: float, num: int):
+        """Returns the strength of the damage that the U-Net is told, [num], or None if it is told nothing."""
+        return jnp.full(num, restore, jnp.float32) if self.config["unet"]["strength"] else None
+
+
+def at_once(cells: int) -> int:
+    """Returns how many arrays of `cells` latent cells are computed together.
+
+    It does not depend on how many there are, so an answer does not either.
+    """
+    return max(1, min(MOST_AT_ONCE, CELLS_AT_ONCE.get(jax.default_backend(), 1) // cells))
+
+
+def make_engine(
+    config: Mapping, params: Mapping, scale_factor: float, dtype: DTypeLike = jnp.float32, tile: int | None = None
+) -> Engine:
+    """Makes an engine; the arguments are those of LatentModel."""
+    precision = "highest"
+    if dtype == "tensorfloat32":
+        dtype, precision = jnp.float32, "tensorfloat32"
+    networks = get_networks(config, dtype, precision)
+    tile = tile or TILES.get(jax.default_backend(), 256)
+    return Engine(networks, {**_cast(networks, params), "scale_factor": jnp.float32(scale_factor)}, tile)
+
+
+def _cast(networks: Networks, params: Mapping) -> Mapping:
+    """Returns the weights in the types in which the layers compute, so that no step of sampling converts them."""
+    if networks.dtype == jnp.float32:
+        return params
+    narrow = narrow_layers(networks, params)
+
+    def cast(path, x):
+        keys = tuple(key.key for key in path)
+        return x.astype(networks.dtype) if keys[:-1] in narrow else x
+
+    return jax.tree_util.tree_map_with_path(cast, params)

@@ -1,0 +1,233 @@
+"""Defines what a model does with latents: it encodes, denoises, samples, decodes and renders them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike, DTypeLike
+
+from arbiscale_jax import diffusion, models
+from arbiscale_jax.errors import UserError
+
+from .checks import check_box, check_latents, check_memory, check_size, whole
+from .engine import Engine, make_engine
+from .networks import Given
+from .options import resolve
+from .rendering import Renderer, View
+
+
+class LatentModel:
+    """Holds the encoder, the U-Net and the implicit neural decoder with their weights.
+
+    Latents are float32 [b, h, w, c] multiplied by scale_factor. Images are float32 [b, H, W, 3] in [-1, 1] unless a
+    docstring says uint8.
+
+    Args:
+      config: the `model` part of a configuration.
+      params: {"first_stage": ..., "unet": ...}, trees of float32 weights; an auto-encoder alone has no "unet".
+      scale_factor: 1 / std of the latents.
+      dtype: the type in which the networks compute: float32, bfloat16, or "tensorfloat32", which is float32 with faster
+        products on GPUs.
+      tile: the side, in pixels, of the squares that are rendered at once; by default it depends on the device.
+      name: the name that `repr` shows.
+    """
+
+    def __init__(
+        self,
+        config: Mapping,
+        params: Mapping,
+        scale_factor: float = 1.0,
+        dtype: DTypeLike = jnp.float32,
+        tile: int | None = None,
+        name: str = "",
+    ):
+        self.name, self.config = name, models.complete(config)
+        self.params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), dict(params))
+        self.scale_factor, self.tile, self._type = float(scale_factor), tile, dtype
+        self.dtype = jnp.dtype("float32" if dtype == "tensorfloat32" else dtype)
+        self.alpha_bar, self.factor = diffusion.make_alpha_bar(**config["schedule"]), models.spatial_factor(config)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """Returns the compiled networks together with the weights."""
+        return make_engine(self.config, self.params, self.scale_factor, self._type, self.tile)
+
+    def __repr__(self) -> str:
+        """Describes the model in one line."""
+        condition, side = self.config["condition"], self.config["sampling"]["size"]
+        if "unet" not in self.params:
+            task = "auto-encoder"
+        elif condition["enabled"]:
+            task = f"super-resolution by any factor, trained for x{condition['upsampling']:g}"
+        else:
+            task = f"generation at any size, trained for {side} x {side}"
+        count = sum(x.size for x in jax.tree.leaves(self.params))
+        return f"<Model {self.name or 'without a name'}: {task}, {count:,} parameters, {self.dtype.name}>"
+
+    def posterior(self, x: ArrayLike) -> tuple[jax.Array, jax.Array | None]:
+        """Encodes images to the mean and log-variance of their latents, which are not multiplied by scale_factor.
+
+        Args:
+          x: images [b H W 3] in [-1, 1].
+
+        Returns:
+          The mean, [b H/f W/f c].
+          The log-variance, [b H/f W/f c], or None without double_z.
+
+        Raises:
+          UserError: if the images have another shape, or the model has no encoder.
+        """
+        x = jnp.asarray(x, jnp.float32)
+        if x.ndim != 4 or x.shape[-1] != 3 or min(x.shape[1:3]) < self.factor:
+            raise UserError(
+                f"Images are float32 [b, H, W, 3] of at least {self.factor} pixels per side, got {list(x.shape)}."
+            )
+        return self.engine.networks.run_posterior(self.engine.first_stage("encoder"), x)
+
+    def encode(self, x: ArrayLike) -> jax.Array:
+        """Encodes images [b H W 3] to the latent that diffusion sees, the posterior mean times scale_factor.
+
+        The latents are [b H/f W/f c]; errors are those of `posterior`.
+        """
+        return self.posterior(x)[0] * self.scale_factor
+
+    def condition(self, lr: ArrayLike) -> jax.Array:
+        """Encodes low-resolution images for the U-Net (paper 4.3).
+
+        The images are enlarged by the ratio of the training sizes, so that E brings them to the grid of the latent.
+
+        Args:
+          lr: images [b h w 3] in [-1, 1].
+
+        Returns:
+          The condition c, [b h' w' c].
+
+        Raises:
+          UserError: if the model is unconditional, or has no encoder.
+        """
+        self.engine.need_condition()
+        return self.engine.networks.run_condition(self.engine.first_stage("encoder"), jnp.asarray(lr, jnp.float32))
+
+    def denoise(
+        self, z_t: ArrayLike, t: ArrayLike, c: ArrayLike | None = None, restore: float | None = None
+    ) -> jax.Array:
+        """Predicts the noise in z_t.
+
+        Args:
+          z_t: noisy latents [b h w c].
+          t: their times, an int or integers [b].
+          c: the condition [b h w c], for a model that has one.
+          restore: as in `Model.upscale_latent`.
+
+        Returns:
+          The predicted noise, [b h w c].
+
+        Raises:
+          UserError: if the model has no U-Net, or the condition or `restore` does not suit it.
+        """
+        options = resolve(self.config, {"restore": restore})
+        z_t = jnp.asarray(z_t, jnp.float32)
+        t = jnp.broadcast_to(jnp.asarray(t), z_t.shape[:1])
+        params = self.engine.unet(conditioned=c is not None)
+        return self.engine.networks.run_eps(params, z_t, t, c, self.engine.strength(options.restore, len(z_t)))
+
+    def sample(
+        self,
+        z_T: ArrayLike,
+        c: ArrayLike | None = None,
+        *,
+        steps: int | None = None,
+        sampler: str | None = None,
+        eta: float | None = None,
+        start: float = 1.0,
+        seed: int = 0,
+    ) -> jax.Array:
+        """Runs the reverse process from z_T to z_0, as one compiled loop.
+
+        Args:
+          z_T: latents [b h w c] to start from, at the noisiest of the times that are visited.
+          c: the condition [b h w c], for a model that has one.
+          steps: the number of evaluations of the U-Net; None means the model's own (config.sampling).
+          sampler: one of diffusion.SAMPLERS; None means the model's own.
+          eta: the share of the noise that DDIM adds in each step; None means the model's own.
+          start: the share of the schedule's times, in (0, 1], that the process covers.
+          seed: the seed of DDIM's noise, used if eta > 0; example i depends on (seed, i).
+
+        Returns:
+          The latents z_0, [b h w c].
+
+        Raises:
+          UserError: if steps is outside 1 .. start T, the sampler is unknown, or eta or start is out of range.
+        """
+        if not 0 < start <= 1:
+            raise UserError(f"start, the share of the times that sampling visits, lies in (0, 1], got {start}.")
+        options = resolve(self.config, dict(steps=steps, sampler=sampler, eta=eta, start=start))
+        z_T = jnp.asarray(z_T, jnp.float32)
+        names = np.meshgrid(*(np.arange(n, dtype=np.int32) for n in z_T.shape[:3]), indexing="ij")
+        strength = self.engine.strength(options.restore, len(z_T))
+        given = Given(c, strength, np.stack(names, axis=-1), jax.random.key(whole(seed, "seed", 0)))
+        params = self.engine.unet(conditioned=c is not None)
+        return self.engine.networks.run_sample(params, z_T, given, options=options._replace(refine=0, restore=0.0))
+
+    def decode(self, z: ArrayLike, size: Sequence[int], box: Sequence[int] | None = None) -> np.ndarray:
+        """Renders latents in float32 (Eq. 6).
+
+        Args:
+          z: latents [b h w c].
+          size: (height, width) of the whole image.
+          box: (top, left, height, width) of the window to render; by default the whole image.
+
+        Returns:
+          A float32 array [b, height, width, 3], not clipped.
+
+        Raises:
+          UserError: if the size or the box is impossible, or the result does not fit in memory.
+        """
+        return self._render(z, size, box, "float32")
+
+    def render(self, z: ArrayLike, size: Sequence[int], box: Sequence[int] | None = None) -> np.ndarray:
+        """Renders latents as uint8 images; the values are those of `decode`, clipped and rounded.
+
+        A window has the same bytes as that part of the whole image, so one can pan over an image that is too large for
+        memory. The arguments and errors are those of `decode`; the result is uint8 [b, height, width, 3].
+        """
+        return self._render(z, size, box, "uint8")
+
+    def render_rows(
+        self, z: ArrayLike, size: Sequence[int], box: Sequence[int] | None = None, dtype: str = "uint8"
+    ) -> Iterator[np.ndarray]:
+        """Renders one latent [h w c] a part at a time, for an image that is larger than memory.
+
+        Args:
+          z: the latent.
+          size: (height, width) of the whole image.
+          box: as in `decode`.
+          dtype: "uint8", "uint16" or "float32".
+
+        Yields:
+          Rows [n, width, 3] from the top down.
+
+        Raises:
+          UserError: if the size or the box is impossible.
+        """
+        latent = check_latents(np.asarray(z)[None], self.config["first_stage"]["z_channels"])[0]
+        size = check_size(size)
+        self.engine.first_stage("decoder")
+        self.engine.first_stage("liif")
+        for _, rows in Renderer(self.engine, latent, View(size, check_box(box, size), dtype)).bands():
+            yield rows
+
+    def _render(self, z, size, box, dtype: str) -> np.ndarray:
+        z, size = check_latents(z, self.config["first_stage"]["z_channels"]), check_size(size)
+        box = check_box(box, size)
+        shape = (len(z), *box[2:], 3)
+        check_memory(shape, dtype)
+        out = np.empty(shape, dtype)
+        for i, latent in enumerate(z):
+            first = 0
+            for rows in self.render_rows(latent, size, box, dtype):
+                out[i, first : first + len(rows)] = rows
+                first += len(rows)
+        return out

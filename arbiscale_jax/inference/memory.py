@@ -1,0 +1,76 @@
+"""Finds out how much memory there is, and what the networks need per pixel."""
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+
+from arbiscale_jax import models
+
+SHARE = 0.4  # share of the free memory that the activations of one window may take
+FALLBACK = 4 * 2**30  # bytes that are counted as free where nothing can be found out
+STEP = 32  # sides of windows are multiples of this many input pixels
+LEAST = 128  # input pixels: least side of a window
+
+
+def physical_memory() -> int:
+    """Returns the size of the machine's memory in bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def free_memory() -> int:
+    """Returns how many bytes are free: on the device if it has its own memory, otherwise on the host.
+
+    On the host it is the least of what the system calls available and what the process's control group leaves.
+    """
+    found = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" in found:
+        return found["bytes_limit"] - found.get("bytes_in_use", 0)
+    values = [_available(), _left_by_group("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current")]
+    return max(0, min((value for value in values if value is not None), default=FALLBACK))
+
+
+def _available() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration, ValueError):
+        return None
+
+
+def _left_by_group(limit: str, used: str) -> int | None:
+    try:
+        return int(Path(limit).read_text()) - int(Path(used).read_text())
+    except (OSError, ValueError):  # no control group, or "max", which means no limit
+        return None
+
+
+def sampling_bytes(config: Mapping) -> int:
+    """Estimates the bytes of activations per input pixel of E and the U-Net; the argument is complete."""
+    first, upsampling = config["first_stage"], config["condition"]["upsampling"]
+    cells = (upsampling / models.spatial_factor(config)) ** 2
+    of_unet = 8 * 4 * config["unet"]["model_channels"] * cells  # the U-Net also keeps its skip connections
+    if first["architecture"] == "linear_code":
+        return round(of_unet)
+    return round(max(4 * 4 * first["ch"] * upsampling**2, of_unet))  # four float32 arrays of E's widest level
+
+
+def decoding_bytes(config: Mapping) -> int:
+    """Estimates the bytes of activations per latent cell of D and of f_theta's first layer."""
+    first = config["first_stage"]
+    if first["architecture"] == "linear_code":
+        return 5 * 4 * first["subcell"]["features"] * models.spatial_factor(config) ** 2
+    return 4 * 4 * first["ch"] * max(first["ch_mult"])
+
+
+def largest_side(num_bytes: int, free: int | None = None) -> int:
+    """Returns the largest side of a square window whose places take num_bytes each.
+
+    Args:
+      num_bytes: the bytes of activations per place.
+      free: the bytes that are free; by default they are measured.
+    """
+    budget = SHARE * (free_memory() if free is None else free)
+    return max(LEAST, int(math.sqrt(budget / num_bytes)) // STEP * STEP)

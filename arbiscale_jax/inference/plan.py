@@ -1,0 +1,121 @@
+"""Plans how pictures of any sizes are sampled: padded, cut into windows, and placed in arrays of a few shapes."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from arbiscale_jax import models
+
+from . import frames, windows
+from .memory import largest_side, sampling_bytes
+from .options import Sampling
+
+
+class Plan(NamedTuple):
+    """Says how pictures are padded and cut into windows; lengths are in input pixels."""
+
+    border: int  # width of the reflection on each side of a picture
+    multiple: int  # padded pictures and windows are multiples of it; more is padded below and at the right
+    ratio: float  # latent cells per pixel
+    overlap: windows.Overlap  # how windows overlap
+    shared: bool  # whether several pictures may lie in one array
+    most: int  # largest side of a window
+
+    def padded(self, shape: Sequence[int]) -> tuple[int, int]:
+        """Returns the (height, width) of a padded picture of this shape [h, w, ...]."""
+        height, width = (side + 2 * self.border for side in shape[:2])
+        return height + -height % self.multiple, width + -width % self.multiple
+
+    def padded_indices(self, length: int, window: windows.Window) -> np.ndarray:
+        """Returns which of the `length` pixels of a picture's axis a window of the padded axis shows."""
+        padded = length + 2 * self.border
+        places = frames.reflected(length, -self.border, padded + -padded % self.multiple - self.border)
+        return places[window.start : window.stop]
+
+    def cells(self, sides: Sequence[int]) -> tuple[int, int]:
+        """Returns how many latent cells these numbers of padded pixels become."""
+        height, width = (max(1, round(side * self.ratio)) for side in sides)
+        return height, width
+
+
+def make_plan(config: Mapping, options: Sampling, most: int | None = None) -> Plan:
+    """Plans how pictures are sampled.
+
+    Args:
+      config: the `model` part of a configuration, complete.
+      options: how latents are sampled; each evaluation of the U-Net widens what a pixel depends on.
+      most: largest side of a window in input pixels; by default it depends on the free memory.
+    """
+    ratio, border = config["condition"]["upsampling"] / models.spatial_factor(config), 0
+    while border * ratio < config["sampling"]["border"] or (border * ratio) % 1:
+        border += 1
+    reach = models.reach(config, options.steps)
+    most = largest_side(sampling_bytes(config)) if most is None else most
+    if reach is None or ratio % 1:
+        return Plan(border, 1, ratio, windows.Overlap(windows.DEAD, windows.RAMP), False, most)
+    multiple = max(1, round(2 ** (len(config["unet"]["channel_mult"]) - 1) / ratio))
+    overlap = windows.Overlap(math.ceil(reach / ratio), 0, multiple)
+    return Plan(border, multiple, ratio, overlap, not options.refine, most)
+
+
+class Part(NamedTuple):
+    """Describes one window of one padded picture."""
+
+    picture: int
+    rows: windows.Window
+    cols: windows.Window
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Returns its (height, width) in input pixels."""
+        return self.rows.length, self.cols.length
+
+
+class Pile(NamedTuple):
+    """Holds parts that lie in sheets, arrays of one shape."""
+
+    sheet: tuple[int, int]  # (height, width) of a sheet in input pixels
+    parts: list[Part]
+    places: list[frames.Place]
+
+    def batches(self, num: int) -> Iterator[list[tuple[Part, frames.Place]]]:
+        """Yields the parts of `num` sheets at a time, with their places in these sheets."""
+        both = list(zip(self.parts, self.places, strict=True))
+        for first in range(0, 1 + max(place.sheet for place in self.places), num):
+            own = [(part, at._replace(sheet=at.sheet - first)) for part, at in both]
+            yield [(part, at) for part, at in own if 0 <= at.sheet < num]
+
+    def count(self, num: int) -> int:
+        """Returns the number of batches."""
+        return -(-(1 + max(place.sheet for place in self.places)) // num)
+
+
+def make_piles(config: Mapping, plan: Plan, shapes: Sequence[Sequence[int]]) -> list[Pile]:
+    """Cuts pictures into windows and places these in sheets.
+
+    Args:
+      config: the `model` part of a configuration, complete.
+      plan: the plan.
+      shapes: the shape [h, w, ...] of each picture.
+    """
+    parts = []
+    for number, shape in enumerate(shapes):
+        size = plan.padded(shape)
+        most = max(size) if plan.ratio % 1 else plan.most  # windows of a fraction of a cell would not fit together
+        rows, cols = (windows.cut(length, most, plan.overlap) for length in size)
+        parts += [Part(number, row, col) for row in rows for col in cols]
+    if plan.shared and parts:
+        sizes = [part.size for part in parts]
+        sheet = frames.best_sheet(sizes, plan.multiple, 2 * plan.border, plan.most)
+        return [Pile(sheet, parts, frames.pack(sizes, sheet, plan.multiple))]
+    multiple = 2 ** (len(config["unet"]["channel_mult"]) - 1)
+    found: dict[tuple[int, int], list[Part]] = {}
+    for part in parts:
+        height, width = part.size
+        if not plan.ratio % 1:
+            pixels = multiple // math.gcd(multiple, int(plan.ratio))
+            height, width = (frames.sheet_side(side, 2 * plan.border, pixels) for side in part.size)
+        found.setdefault((height, width), []).append(part)
+    return [Pile(sheet, own, [frames.Place(i, 0, 0) for i in range(len(own))]) for sheet, own in found.items()]
