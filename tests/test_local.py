@@ -11,7 +11,7 @@ from arbiscale_jax import UserError, diffusion, models
 from arbiscale_jax.artifacts import storage
 from arbiscale_jax.experiments import get_base_config
 from arbiscale_jax.experiments.restoring import set_networks
-from arbiscale_jax.inference import batch, rendering, to_floats
+from arbiscale_jax.inference import batch, rendering, tiles, to_floats
 from arbiscale_jax.inference.latents import Job, upscale
 from arbiscale_jax.inference.networks import Given
 from arbiscale_jax.inference.options import resolve
@@ -153,9 +153,9 @@ def test_windows_equal_one_pass(model):
     job = Job([image], [0], resolve(model.config, {}), 0)
     [(_, whole)], [(_, parts)] = (upscale(model.engine, job, most) for most in (500, 128))
     plan = make_plan(model.config, job.options, 128)
-    assert plan.shared and len(make_piles(model.config, plan, [image.shape])[0].parts) >= 4
+    assert plan.shared and len(make_piles(model.config, plan, [image.shape])[0].sheets) >= 4
     np.testing.assert_allclose(parts, whole, atol=0.02)
-    view = rendering.View((508, 682), (0, 0, 508, 682))
+    view = tiles.View((508, 682), (0, 0, 508, 682))
     one, blocks = (rendering.Renderer(model.engine, z[0], view, most) for z, most in ((whole, 500), (parts, 64)))
     assert len(one.rows) == 1 and len(blocks.rows) * len(blocks.cols) >= 12
     one, blocks = (np.concatenate([rows for _, rows in renderer.bands()]) for renderer in (one, blocks))
@@ -177,6 +177,13 @@ def test_small_pictures_share_an_array_and_get_the_values_of_their_own(model):
         given = Given(c, jnp.full(1, -1.0), cells, jax.random.key(3))
         z = networks.answer(params, given, options=resolve(model.config, {}))
         np.testing.assert_allclose(together[i][1], z[0, 4 : 4 + len(picture), 4 : 4 + picture.shape[1]], atol=1e-3)
+    sizes, shown = [(3 * len(picture), 2 * picture.shape[1]) for picture in pictures], {}
+    for i, k, rows in model.upscale_each(pictures, sizes, 2, seed=3):  # D's arrays are shared as well
+        shown[i, k] = np.concatenate(list(rows))
+    assert sorted(shown) == [(i, k) for i in range(4) for k in (0, 1)]
+    for (i, k), pixels in shown.items():
+        own = model.render(together[i][k][None], sizes[i])[0]
+        assert pixels.shape == own.shape and np.abs(np.int32(pixels) - own).max() <= 1
 
 
 def test_what_lies_beyond_the_reach_changes_nothing(model):
@@ -207,8 +214,8 @@ def test_reducing_a_finer_render_is_pillows_bicubic(finer):
 
 def test_a_small_scale_is_a_finer_render_reduced(model):
     z = jax.random.normal(KEY, (1, 24, 18, CODE))
-    assert rendering.finer(model.config, (24, 18), (48, 36)) == (2, 2)
-    assert rendering.finer(model.config, (24, 18), (96, 54)) == (1, 1)
+    assert tiles.finer(model.config, (24, 18), (48, 36)) == (2, 2)
+    assert tiles.finer(model.config, (24, 18), (96, 54)) == (1, 1)
     assert models.finer_factor(3.0, 100, 1) == reduce.MOST and models.finer_factor(0.0, 100, 100) == 1
     fine = model.decode(z, (96, 72))
     rows, cols = (reduce.reduction(0, n, n, 2)[:, 4:-4] for n in (48, 36))

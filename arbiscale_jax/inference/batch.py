@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from .engine import TILES, Engine
-from .rendering import Side, finer
+from .tiles import Side, finer
 
 
 def decode_features(engine: Engine, z) -> jax.Array:

@@ -1,6 +1,6 @@
 """Holds networks together with weights, and says how much of them a device computes at a time."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -8,13 +8,14 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from arbiscale_jax.errors import UserError
+from arbiscale_jax.runtime.mesh import batch_sharding, make_mesh, replicate, replicated
 
 from .compiled import get_networks, narrow_layers
 from .networks import Networks
 
 TILES = {"cpu": 64, "gpu": 256}  # side of a tile in pixels; the activations of one tile are in memory at a time
 CELLS_AT_ONCE = {"cpu": 1, "gpu": 2**18}  # latent cells of a batch of sheets, which is at least one sheet
-MOST_AT_ONCE = 64  # largest number of sheets in a batch
+BATCHES = (1, 8, 64)  # numbers of sheets that are computed together; each is a program
 
 
 class Engine(NamedTuple):
@@ -50,6 +51,11 @@ class Engine(NamedTuple):
             )
         return self.params
 
+    def need_decoder(self) -> None:
+        """Raises UserError if D or f_theta is missing."""
+        self.first_stage("decoder")
+        self.first_stage("liif")
+
     def need_condition(self) -> None:
         """Raises UserError if the model takes no condition."""
         if not self.config["condition"]["enabled"]:
@@ -67,12 +73,27 @@ class Engine(NamedTuple):
         return jnp.full(num, restore, jnp.float32) if self.config["unet"]["strength"] else None
 
 
-def at_once(cells: int) -> int:
-    """Returns how many arrays of `cells` latent cells are computed together.
+def at_once(cells: int, wanted: int) -> int:
+    """Returns how many arrays of `cells` latent cells are computed together, one of BATCHES.
 
-    It does not depend on how many there are, so an answer does not either.
+    Args:
+      cells: latent cells of an array.
+      wanted: number of arrays; the last batch is filled up.
     """
-    return max(1, min(MOST_AT_ONCE, CELLS_AT_ONCE.get(jax.default_backend(), 1) // cells))
+    most = CELLS_AT_ONCE.get(jax.default_backend(), 1) // cells
+    fitting = [num for num in BATCHES if num <= most] or [1]
+    return next((num for num in fitting if num >= wanted), fitting[-1])
+
+
+def spread(engine: Engine, devices: Sequence) -> Engine:
+    """Returns an engine that divides each batch over local devices, if their number divides the batch."""
+    mesh = make_mesh(devices)
+
+    def put(tree):
+        divided = all(len(x) % mesh.size == 0 for x in jax.tree.leaves(tree))
+        return jax.device_put(tree, batch_sharding(mesh) if divided else replicated(mesh))
+
+    return engine._replace(params=replicate(engine.params, mesh), put=put)
 
 
 def make_engine(
@@ -84,7 +105,9 @@ def make_engine(
         dtype, precision = jnp.float32, "tensorfloat32"
     networks = get_networks(config, dtype, precision)
     tile = tile or TILES.get(jax.default_backend(), 256)
-    return Engine(networks, {**_cast(networks, params), "scale_factor": jnp.float32(scale_factor)}, tile)
+    engine = Engine(networks, {**_cast(networks, params), "scale_factor": jnp.float32(scale_factor)}, tile)
+    devices = jax.local_devices()
+    return spread(engine, devices) if len(devices) > 1 and jax.default_backend() != "cpu" else engine
 
 
 def _cast(networks: Networks, params: Mapping) -> Mapping:

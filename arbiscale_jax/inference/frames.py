@@ -1,5 +1,6 @@
 """Places pictures in arrays of a few fixed shapes, so that pictures of all sizes share a few compiled programs."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ from arbiscale_jax import models
 
 SIDES = (16, 24, 32, 48, 64, 80, 96, 128, 160, 192, 256, 320, 384, 512, 640, 768, 1024)
 SHARED = 512  # largest side of an array that pictures share: what takes long is done in parts that show progress
+FINE_STEP = 16  # sides of sheets for windows are multiples of this length
 STEP = 256  # longer sides are multiples of this length
 
 
@@ -40,21 +42,26 @@ class Place(NamedTuple):
     left: int
 
 
-def sheet_side(length: int, spare: int = 0, multiple: int = 1) -> int:
+def sheet_side(length: int, spare: int = 0, multiple: int = 1, *, windows: int = 1) -> int:
     """Returns the least fixed side for `length` places.
 
     Args:
       length: number of places.
       spare: places by which all fixed sides are longer, such as both borders of a picture.
       multiple: a length of which the side is a multiple.
+      windows: number of windows of the picture; if there are several, their work outweighs compiling a program for them
+        alone, and the side is little longer than `length`.
     """
+    if windows > 1:
+        step = math.lcm(FINE_STEP, multiple)
+        return -(-length // step) * step
     sides = (side + spare for side in SIDES if side + spare >= length)
     longer = spare - (spare - length) // STEP * STEP
     return next((side for side in sides if side % multiple == 0), longer + -longer % multiple)
 
 
 def pack(parts: Sequence[tuple[int, int]], sheet: tuple[int, int], gap: int) -> list[Place]:
-    """Packs rectangles into sheets in rows, the tallest first.
+    """Packs rectangles into sheets in rows, the tallest first, each into the first row with room (Coffman et al. 1980).
 
     Args:
       parts: (height, width) of each rectangle; none is larger than a sheet.
@@ -65,16 +72,20 @@ def pack(parts: Sequence[tuple[int, int]], sheet: tuple[int, int], gap: int) -> 
       The places, in the order of `parts`.
     """
     places = [Place(0, 0, 0)] * len(parts)
-    number, top, left, bottom = 0, 0, 0, 0
+    rows: list[tuple[int, int, int]] = []  # (sheet, top, where the next rectangle begins), all as high as their first
+    bottoms: list[int] = []  # of each sheet, where its next row begins
     for i in sorted(range(len(parts)), key=lambda i: (-parts[i][0], -parts[i][1], i)):
         height, width = parts[i]
-        if left + width > sheet[1]:  # a new row
-            top, left = bottom, 0
-        if top + height > sheet[0]:
-            number, top, left, bottom = number + 1, 0, 0, 0
+        found = next((k for k, (_, _, left) in enumerate(rows) if left + width <= sheet[1]), None)
+        if found is None:
+            number = next((k for k, top in enumerate(bottoms) if top + height <= sheet[0]), len(bottoms))
+            bottoms += [0] * (number == len(bottoms))
+            rows.append((number, bottoms[number], 0))
+            bottoms[number] = _above(bottoms[number] + height + gap, gap)
+            found = len(rows) - 1
+        number, top, left = rows[found]
         places[i] = Place(number, top, left)
-        left = _above(left + width + gap, gap)
-        bottom = max(bottom, _above(top + height + gap, gap))
+        rows[found] = (number, top, _above(left + width + gap, gap))
     return places
 
 
@@ -82,7 +93,9 @@ def _above(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
-def best_sheet(parts: Sequence[tuple[int, int]], gap: int, spare: int, most: int) -> tuple[int, int]:
+def best_sheet(
+    parts: Sequence[tuple[int, int]], gap: int, spare: int, most: int, *, several: bool = False
+) -> tuple[int, int]:
     """Returns the (height, width) of fixed sides for which the sheets that hold all parts are smallest in all.
 
     Args:
@@ -90,9 +103,11 @@ def best_sheet(parts: Sequence[tuple[int, int]], gap: int, spare: int, most: int
       gap: as in `pack`.
       spare: as in `sheet_side`.
       most: largest side, except where a part is larger.
+      several: whether a picture has several of the parts, see `sheet_side`.
     """
     height, width = (max(part[dim] for part in parts) for dim in (0, 1))
-    least = (sheet_side(height, spare, gap), sheet_side(width, spare, gap))
+    windows = 2 if several else 1
+    least = (sheet_side(height, spare, gap, windows=windows), sheet_side(width, spare, gap, windows=windows))
     sides = [side + spare for side in SIDES if side + spare <= min(most, SHARED + spare) and not (side + spare) % gap]
     shared = [(y, x) for y in sides for x in sides if y >= height and x >= width] if len(parts) > 1 else []
 

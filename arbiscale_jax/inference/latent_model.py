@@ -214,8 +214,7 @@ class LatentModel:
         """
         latent = check_latents(np.asarray(z)[None], self.config["first_stage"]["z_channels"])[0]
         size = check_size(size)
-        self.engine.first_stage("decoder")
-        self.engine.first_stage("liif")
+        self.engine.need_decoder()
         for _, rows in Renderer(self.engine, latent, View(size, check_box(box, size), dtype)).bands():
             yield rows
 

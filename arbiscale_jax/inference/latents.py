@@ -1,6 +1,8 @@
 """Samples latents of pictures, and latents from noise, in batches of fixed shapes."""
 
+import math
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -13,7 +15,7 @@ from .engine import Engine, at_once
 from .memory import LEAST
 from .networks import Given
 from .options import Sampling
-from .plan import Part, Plan, make_piles, make_plan
+from .plan import Part, Pile, Plan, make_piles, make_plan
 
 Progress = Callable[[int, int], object]
 
@@ -43,19 +45,26 @@ def to_floats(image: np.ndarray) -> np.ndarray:
 
 
 def upscale(engine: Engine, job: Job, most: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields what `upscale_together` yields, one picture after another."""
+    for found in upscale_together(engine, job, most):
+        yield from found
+
+
+def upscale_together(engine: Engine, job: Job, most: int | None = None) -> Iterator[list[tuple[int, np.ndarray]]]:
     """Samples latents of pictures, all of which are computed together.
 
     Answer i of a picture depends on (seed, i) alone. The shapes of the arrays in which the pictures of a call are
-    placed can change it by rounding.
+    placed, and on an accelerator the number of arrays that are computed together, can change it by rounding.
 
     Args:
       engine: networks and weights.
-      job: what is sampled; its progress is called with (done, total) after each batch of each answer.
+      job: what is sampled; its progress is called with (done, total) after each batch.
       most: largest side of a window in input pixels; by default it depends on the free memory. If the device has too
         little memory, it is halved, with a warning.
 
     Yields:
-      Pairs (number of the picture, latents [len(numbers), h, w, c] on the host), each as soon as it is complete.
+      Lists of pairs (number of the picture, latents [len(numbers), h, w, c] on the host), for the pictures that are
+      complete after a batch.
 
     Raises:
       UserError: if the model takes no condition.
@@ -66,9 +75,9 @@ def upscale(engine: Engine, job: Job, most: int | None = None) -> Iterator[tuple
     while left:
         some = list(left)
         try:
-            for i, z in _upscale(engine, job._replace(images=[job.images[k] for k in some]), plan):
-                left.remove(some[i])
-                yield some[i], z
+            for found in _upscale(engine, job._replace(images=[job.images[k] for k in some]), plan):
+                left = [i for i in left if i not in {some[number] for number, _ in found}]
+                yield [(some[number], z) for number, z in found]
         except jax.errors.JaxRuntimeError as e:
             if "RESOURCE_EXHAUSTED" not in str(e) or plan.most <= LEAST:
                 raise
@@ -78,86 +87,87 @@ def upscale(engine: Engine, job: Job, most: int | None = None) -> Iterator[tuple
             )
 
 
-def _upscale(engine: Engine, job: Job, plan: Plan) -> Iterator[tuple[int, np.ndarray]]:
-    shapes = [image.shape[:2] for image in job.images]
-    piles = [(pile, at_once(_area(plan, pile.sheet))) for pile in make_piles(engine.config, plan, shapes)]
-    left = [sum(part.picture == i for pile, _ in piles for part in pile.parts) for i in range(len(shapes))]
-    total, done = sum(pile.count(num) for pile, num in piles) * len(job.numbers), 0
-    canvases: dict[int, np.ndarray] = {}
-    for pile, num in piles:
-        for batch in pile.batches(num):
-            inputs = _inputs(engine, plan, job.images, batch, (num, *pile.sheet))
-            for k, z in enumerate(_answers(engine, job, inputs)):
-                for part, place in batch:
-                    if part.picture not in canvases:
-                        size = plan.cells(plan.padded(shapes[part.picture]))
-                        canvases[part.picture] = np.zeros((len(job.numbers), *size, z.shape[-1]), np.float32)
-                    _paste(canvases[part.picture][k], z, plan, part, place)
-                done += 1
-                if job.progress:
-                    job.progress(done, total)
-            for part, _ in batch:
+def _upscale(engine: Engine, job: Job, plan: Plan) -> Iterator[list[tuple[int, np.ndarray]]]:
+    shapes, answers = [image.shape[:2] for image in job.images], range(len(job.numbers))
+    batches = []
+    for pile in make_piles(engine.config, plan, shapes):
+        units = [(sheet, k) for sheet in range(len(pile.sheets)) for k in answers]
+        num = at_once(math.prod(plan.cells(pile.sheet)), len(units))
+        batches += [(pile, num, units[first : first + num]) for first in range(0, len(units), num)]
+    left = Counter(part.picture for pile, _, units in batches for sheet, _ in units for part in pile.sheets[sheet])
+    sampler, canvases = _Sampler(engine, job, plan), {}
+    for done, (pile, num, units) in enumerate(batches, 1):
+        for z, (sheet, k) in zip(sampler.run(pile, num, units), units, strict=False):  # a batch may be filled up
+            for part in pile.sheets[sheet]:
+                if part.picture not in canvases:
+                    size = plan.cells(plan.padded(shapes[part.picture]))
+                    canvases[part.picture] = np.zeros((len(answers), *size, z.shape[-1]), np.float32)
+                _paste(canvases[part.picture][k], z, plan, part)
                 left[part.picture] -= 1
-                if not left[part.picture]:
-                    low = round(plan.border * plan.ratio)
-                    height, width = (max(1, round(side * plan.ratio)) for side in shapes[part.picture])
-                    yield part.picture, canvases.pop(part.picture)[:, low : low + height, low : low + width]
+        if job.progress:
+            job.progress(done, len(batches))
+        found = [number for number in canvases if not left[number]]
+        yield [(number, plan.crop(canvases.pop(number), shapes[number])) for number in found]
 
 
-def _area(plan: Plan, sheet: tuple[int, int]) -> int:
-    height, width = plan.cells(sheet)
-    return height * width
+class _Sampler:
+    """Computes batches of sheets; the condition is kept while the sheets stay the same."""
+
+    def __init__(self, engine: Engine, job: Job, plan: Plan):
+        self.engine, self.job, self.plan = engine, job, plan
+        self.name, self.kept = None, None
+
+    def run(self, pile: Pile, num: int, units: Sequence[tuple[int, int]]) -> np.ndarray:
+        """Returns the latents [num h w c] of units (number of a sheet, which answer); the last one fills a batch up."""
+        units = [*units, *[units[-1]] * (num - len(units))]
+        networks, params, job = self.engine.networks, self.engine.params, self.job
+        name = (id(pile), tuple(sheet for sheet, _ in units))
+        if self.name != name or self.kept is None:
+            inputs = _inputs(self.engine, self.plan, job.images, pile.sheet, [pile.sheets[sheet] for sheet in name[1]])
+            inputs = self.engine.put(inputs)
+            self.name, self.kept = name, (inputs, networks.run_condition(params, inputs.lr, inputs.frame))
+        inputs, c = self.kept
+        numbers = np.zeros((num, 1, 1, 3), np.int32)
+        numbers[..., 0] = np.array([job.numbers[k] for _, k in units])[:, None, None]
+        strength = self.engine.put(self.engine.strength(job.options.restore, num))
+        given = Given(c, strength, inputs.cells + self.engine.put(numbers), jax.random.key(job.seed), inputs.frame)
+        z = networks.run_answer(params, given, options=job.options._replace(refine=0, restore=0.0))
+        for _ in range(job.options.refine):
+            z = networks.run_refine(params, z, c, inputs.frame, inputs.seen)
+        return np.asarray(z)
 
 
-def _inputs(engine: Engine, plan: Plan, images, batch: Sequence[tuple[Part, frames.Place]], shape) -> Inputs:
-    """Lays the parts of a batch on sheets; `shape` is (number of sheets, height, width) in pixels."""
-    ratio, sheet = plan.ratio, plan.cells(shape[1:])
-    lr, cells = np.zeros((*shape, 3), np.float32), np.zeros((shape[0], *sheet, 3), np.int32)
-    boxes, sizes = [], [sheet] * shape[0]
-    for part, at in batch:
+def _inputs(engine: Engine, plan: Plan, images, sheet: tuple[int, int], sheets: Sequence[Sequence[Part]]) -> Inputs:
+    """Lays parts on sheets; `sheet` is (height, width) of a sheet in input pixels."""
+    ratio, grid, networks = plan.ratio, plan.cells(sheet), engine.networks
+    lr, cells = np.zeros((len(sheets), *sheet, 3), np.float32), np.zeros((len(sheets), *grid, 3), np.int32)
+    boxes, sizes = [], [grid] * len(sheets)
+    for i, part in ((i, part) for i, parts in enumerate(sheets) for part in parts):
         image, (height, width) = images[part.picture], part.size
         rows, cols = (
             plan.padded_indices(side, window) for side, window in zip(image.shape, (part.rows, part.cols), strict=False)
         )
-        lr[at.sheet, at.top : at.top + height, at.left : at.left + width] = to_floats(image[rows][:, cols])
-        h, w = plan.cells(part.size)
-        top, left = round(at.top * ratio), round(at.left * ratio)
+        lr[i, part.top : part.top + height, part.left : part.left + width] = to_floats(image[rows][:, cols])
+        (h, w), (top, left) = plan.cells(part.size), plan.corner(part)
         first = [round((window.start - plan.border) * ratio) for window in (part.rows, part.cols)]
-        own = cells[at.sheet, top : top + h, left : left + w]
+        own = cells[i, top : top + h, left : left + w]
         own[..., 1], own[..., 2] = np.arange(first[0], first[0] + h)[:, None], np.arange(first[1], first[1] + w)
-        boxes.append((at.sheet, top, left, h, w))
-        sizes[at.sheet] = (h, w)
+        boxes.append((i, top, left, h, w))
+        sizes[i] = (h, w)
     if plan.shared:
-        inside = frames.rectangles((shape[0], *sheet), boxes)
+        inside = frames.rectangles((len(sheets), *grid), boxes)
         return Inputs(lr, cells, None if inside.all() else frames.Frame(inside, inside), None)
-    frame, networks = frames.single_frame(engine.config, sizes, sheet), engine.networks
+    frame = frames.single_frame(engine.config, sizes, grid)
     if frame is None:
         return Inputs(lr, cells, None, None)
     scale = (networks.factor, networks.subcells)
-    return Inputs(lr, cells, frame, frames.seen(sizes, sheet, networks.border, scale))
+    return Inputs(lr, cells, frame, frames.seen(sizes, grid, networks.border, scale))
 
 
-def _answers(engine: Engine, job: Job, inputs: Inputs) -> Iterator[np.ndarray]:
-    """Yields the latents [b h w c] of each answer for one batch of sheets."""
-    networks, params = engine.networks, engine.params
-    inputs = engine.put(inputs)
-    c, key = networks.run_condition(params, inputs.lr, inputs.frame), jax.random.key(job.seed)
-    strength = engine.strength(job.options.restore, len(c))
-    for number in job.numbers:
-        named = inputs.cells + np.array([[[[number, 0, 0]]]], np.int32)
-        given = Given(c, strength, named, key, inputs.frame)
-        z = networks.run_answer(params, given, options=job.options._replace(refine=0, restore=0.0))
-        for _ in range(job.options.refine):
-            z = networks.run_refine(params, z, c, inputs.frame, inputs.seen)
-        yield np.asarray(z)
-
-
-def _paste(canvas: np.ndarray, z: np.ndarray, plan: Plan, part: Part, place: frames.Place) -> None:
-    """Adds the share of a part, whose latents lie in z [b h w c], to the latents of a padded picture [h w c]."""
-    h, w = plan.cells(part.size)
-    top, left = round(place.top * plan.ratio), round(place.left * plan.ratio)
-    rows, cols = part.rows, part.cols
-    found = z[place.sheet, top : top + h, left : left + w]
+def _paste(canvas: np.ndarray, z: np.ndarray, plan: Plan, part: Part) -> None:
+    """Adds the share of a part, whose latents lie in z [h w c], to the latents of a padded picture [h w c]."""
+    (h, w), (top, left), (rows, cols) = plan.cells(part.size), plan.corner(part), (part.rows, part.cols)
+    found = z[top : top + h, left : left + w]
     if (h, w) == canvas.shape[:2]:
         canvas[:] = found
         return
@@ -192,7 +202,7 @@ def generate(engine: Engine, numbers: Sequence[int] | np.ndarray, options: Sampl
 def generate_all(engine: Engine, num: int, options: Sampling, seed: int, progress: Progress | None) -> jax.Array:
     """Samples the latents 0 .. num - 1 in batches of a fixed size; see `generate`."""
     h, w, _ = engine.generated_shape()
-    size, found = at_once(h * w), []
+    size, found = at_once(h * w, num), []
     for first in range(0, num, size):
         some = np.arange(first, first + size) % num  # the last batch is filled up
         found.append(np.asarray(generate(engine, some, options, seed)))

@@ -12,7 +12,7 @@ from arbiscale_jax import models
 SHARE = 0.4  # share of the free memory that the activations of one window may take
 FALLBACK = 4 * 2**30  # bytes that are counted as free where nothing can be found out
 STEP = 32  # sides of windows are multiples of this many input pixels
-LEAST = 128  # input pixels: least side of a window
+LEAST, MOST = 128, 1024  # input pixels: least and largest side of a window; larger ones would save little overlap
 
 
 def physical_memory() -> int:
@@ -53,7 +53,7 @@ def sampling_bytes(config: Mapping) -> int:
     cells = (upsampling / models.spatial_factor(config)) ** 2
     of_unet = 8 * 4 * config["unet"]["model_channels"] * cells  # the U-Net also keeps its skip connections
     if first["architecture"] == "linear_code":
-        return round(of_unet)
+        return round(max(of_unet, 4 * 4 * 3 * upsampling**2))  # the second is the image that E sees
     return round(max(4 * 4 * first["ch"] * upsampling**2, of_unet))  # four float32 arrays of E's widest level
 
 
@@ -65,12 +65,13 @@ def decoding_bytes(config: Mapping) -> int:
     return 4 * 4 * first["ch"] * max(first["ch_mult"])
 
 
-def largest_side(num_bytes: int, free: int | None = None) -> int:
+def largest_side(num_bytes: int, free: int | None = None, *, most: int = MOST) -> int:
     """Returns the largest side of a square window whose places take num_bytes each.
 
     Args:
       num_bytes: the bytes of activations per place.
       free: the bytes that are free; by default they are measured.
+      most: the side that is enough in any case.
     """
     budget = SHARE * (free_memory() if free is None else free)
-    return max(LEAST, int(math.sqrt(budget / num_bytes)) // STEP * STEP)
+    return min(most, max(LEAST, int(math.sqrt(budget / num_bytes)) // STEP * STEP))

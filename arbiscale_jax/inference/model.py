@@ -1,23 +1,21 @@
 """Defines the Model, one object that upscales, generates and renders (paper Fig. 3)."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Unpack
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .checks import check_image, check_memory, check_size, output_size, whole
+from .checks import check_box, check_image, check_memory, check_size, output_size, whole
 from .latent_model import LatentModel
-from .latents import Job, generate_all, upscale
-from .options import AnswerOptions, GenerateOptions, UpscaleOptions, check_names, resolve
+from .latents import Job, generate_all, upscale_together
+from .options import GenerateOptions, UpscaleOptions, check_names, resolve
+from .rendering import View, render_together
 
 
 class Model(LatentModel):
-    """Upscales photographs, generates images, and does what LatentModel does with latents.
-
-    Latents are float32 [b, h, w, c] multiplied by scale_factor. The arguments are those of LatentModel.
-    """
+    """Upscales photographs, generates images, and does with latents what LatentModel does, whose arguments it takes."""
 
     def upscale(
         self,
@@ -85,42 +83,40 @@ class Model(LatentModel):
         """
         check_names(sampling, UpscaleOptions)
         images, sizes = [check_image(image) for image in images], [check_size(size) for size in sizes]
-        for number, z in self._latents(images, samples, sampling):
-            for i, one in enumerate(z):
-                yield number, i, self.render_rows(one, sizes[number], box, dtype=images[number].dtype.name)
+        views = [View(size, check_box(box, size), image.dtype.name) for image, size in zip(images, sizes, strict=True)]
+        self.engine.need_decoder()
+        for found in self._latents(images, samples, sampling):
+            for i in range(samples):
+                chosen = [views[number] for number, _ in found]
+                for k, bands in render_together(self.engine, [z[i] for _, z in found], chosen):
+                    yield found[k][0], i, (rows for _, rows in bands)
 
     def upscale_latent(
         self,
         image: np.ndarray,
         *,
         samples: int = 1,
-        progress: Callable[[int, int], object] | None = None,
-        **sampling: Unpack[AnswerOptions],
+        **sampling: Unpack[UpscaleOptions],
     ) -> jax.Array:
         """Samples latents of `image` for `render`.
 
         Args:
           image: uint8 or uint16 RGB [h, w, 3].
           samples: the number of latents.
-          progress: a function that is called with (done, total) after each part of the work.
-          **sampling: steps, sampler, eta, start, restore, seed and refine (AnswerOptions).
+          **sampling: as in `upscale`; errors are those of `upscale`, too.
 
         Returns:
           The latents, [samples, h', w', c].
-
-        Raises:
-          UserError: if the image or an option is impossible.
-          TypeError: if there is no such option.
         """
-        check_names(sampling, AnswerOptions)
-        found = self._latents([check_image(image)], samples, {**sampling, "progress": progress})
-        return jnp.asarray(next(iter(found))[1])
+        check_names(sampling, UpscaleOptions)
+        found = self._latents([check_image(image)], samples, sampling)
+        return jnp.asarray([z for some in found for _, z in some][0])
 
-    def _latents(self, images, samples, sampling) -> Iterator[tuple[int, np.ndarray]]:
+    def _latents(self, images, samples, sampling) -> Iterator[list[tuple[int, np.ndarray]]]:
         self.engine.need_condition()
         numbers, seed = range(whole(samples, "samples", 1)), whole(sampling.get("seed", 0), "seed", 0)
         options = resolve(self.config, sampling)
-        return upscale(self.engine, Job(images, numbers, options, seed, sampling.get("progress")))
+        return upscale_together(self.engine, Job(images, numbers, options, seed, sampling.get("progress")))
 
     def generate(
         self, num: int = 1, size: Sequence[int] | None = None, **sampling: Unpack[GenerateOptions]

@@ -53,13 +53,10 @@ class Networks:
         self.first_stage = models.build_first_stage(config, dtype)
         self.unet = models.build_unet(config, dtype)
         self.subcells, self.border = self.first_stage.subcells, int(config["sampling"]["border"])
-        self.run_posterior = jax.jit(self.posterior)
-        self.run_condition = jax.jit(self.condition)
-        self.run_eps = jax.jit(self.eps)
+        self.run_posterior, self.run_condition = jax.jit(self.posterior), jax.jit(self.condition)
+        self.run_eps, self.run_refine, self.run_features = map(jax.jit, (self.eps, self.refine, self.features))
         self.run_sample = jax.jit(self.sample, static_argnames="options")
         self.run_answer = jax.jit(self.answer, static_argnames="options")
-        self.run_features = jax.jit(self.features)
-        self.run_refine = jax.jit(self.refine)
         self.run_tile = jax.jit(self.tile, static_argnames="dtype")
 
     @contextmanager

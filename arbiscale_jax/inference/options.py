@@ -26,18 +26,13 @@ class SamplingOptions(TypedDict, total=False):
     """How much of the input's noise and compression is cleaned away, 0 to 1, for a model that is told so."""
 
 
-class AnswerOptions(SamplingOptions, total=False):
-    """Says how the answers for one picture are made."""
+class UpscaleOptions(SamplingOptions, total=False):
+    """Lists all options of `Model.upscale`."""
 
     seed: int
     """The seed of the noise, by default 0; answer i depends on (seed, i) alone."""
     refine: int | None
     """The number of rounds of back-projection, by default the model's own."""
-
-
-class UpscaleOptions(AnswerOptions, total=False):
-    """Lists all options of `Model.upscale`."""
-
     progress: Callable[[int, int], object] | None
     """A function that is called with (done, total) after each part of the work."""
 

@@ -1,7 +1,7 @@
 """Plans how pictures of any sizes are sampled: padded, cut into windows, and placed in arrays of a few shapes."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +34,16 @@ class Plan(NamedTuple):
         places = frames.reflected(length, -self.border, padded + -padded % self.multiple - self.border)
         return places[window.start : window.stop]
 
+    def crop(self, z: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+        """Cuts the latents of a picture of this shape [h, w, ...] out of those of the padded picture [n h w c]."""
+        low = round(self.border * self.ratio)
+        height, width = self.cells(shape[:2])
+        return z[:, low : low + height, low : low + width]
+
+    def corner(self, part: "Part") -> tuple[int, int]:
+        """Returns the (row, column) of the latent cell where a part lies on its sheet."""
+        return round(part.top * self.ratio), round(part.left * self.ratio)
+
     def cells(self, sides: Sequence[int]) -> tuple[int, int]:
         """Returns how many latent cells these numbers of padded pixels become."""
         height, width = (max(1, round(side * self.ratio)) for side in sides)
@@ -61,35 +71,25 @@ def make_plan(config: Mapping, options: Sampling, most: int | None = None) -> Pl
 
 
 class Part(NamedTuple):
-    """Describes one window of one padded picture."""
+    """Describes one window of one padded picture, and where it lies on its sheet; lengths are in input pixels."""
 
     picture: int
     rows: windows.Window
     cols: windows.Window
+    top: int = 0
+    left: int = 0
 
     @property
     def size(self) -> tuple[int, int]:
-        """Returns its (height, width) in input pixels."""
+        """Returns its (height, width)."""
         return self.rows.length, self.cols.length
 
 
 class Pile(NamedTuple):
-    """Holds parts that lie in sheets, arrays of one shape."""
+    """Holds parts that lie on sheets, arrays of one shape."""
 
     sheet: tuple[int, int]  # (height, width) of a sheet in input pixels
-    parts: list[Part]
-    places: list[frames.Place]
-
-    def batches(self, num: int) -> Iterator[list[tuple[Part, frames.Place]]]:
-        """Yields the parts of `num` sheets at a time, with their places in these sheets."""
-        both = list(zip(self.parts, self.places, strict=True))
-        for first in range(0, 1 + max(place.sheet for place in self.places), num):
-            own = [(part, at._replace(sheet=at.sheet - first)) for part, at in both]
-            yield [(part, at) for part, at in own if 0 <= at.sheet < num]
-
-    def count(self, num: int) -> int:
-        """Returns the number of batches."""
-        return -(-(1 + max(place.sheet for place in self.places)) // num)
+    sheets: list[list[Part]]  # the parts on each sheet
 
 
 def make_piles(config: Mapping, plan: Plan, shapes: Sequence[Sequence[int]]) -> list[Pile]:
@@ -108,14 +108,19 @@ def make_piles(config: Mapping, plan: Plan, shapes: Sequence[Sequence[int]]) -> 
         parts += [Part(number, row, col) for row in rows for col in cols]
     if plan.shared and parts:
         sizes = [part.size for part in parts]
-        sheet = frames.best_sheet(sizes, plan.multiple, 2 * plan.border, plan.most)
-        return [Pile(sheet, parts, frames.pack(sizes, sheet, plan.multiple))]
+        several = len(parts) > len(shapes)
+        sheet = frames.best_sheet(sizes, plan.multiple, 2 * plan.border, plan.most, several=several)
+        pile = Pile(sheet, [])
+        for part, place in zip(parts, frames.pack(sizes, sheet, plan.multiple), strict=True):
+            pile.sheets.extend([] for _ in range(place.sheet + 1 - len(pile.sheets)))
+            pile.sheets[place.sheet].append(part._replace(top=place.top, left=place.left))
+        return [pile]
     multiple = 2 ** (len(config["unet"]["channel_mult"]) - 1)
-    found: dict[tuple[int, int], list[Part]] = {}
+    found: dict[tuple[int, int], Pile] = {}
     for part in parts:
         height, width = part.size
         if not plan.ratio % 1:
             pixels = multiple // math.gcd(multiple, int(plan.ratio))
             height, width = (frames.sheet_side(side, 2 * plan.border, pixels) for side in part.size)
-        found.setdefault((height, width), []).append(part)
-    return [Pile(sheet, own, [frames.Place(i, 0, 0) for i in range(len(own))]) for sheet, own in found.items()]
+        found.setdefault((height, width), Pile((height, width), [])).sheets.append([part])
+    return list(found.values())

@@ -1,7 +1,6 @@
 """Renders windows of images of any size, which need not exist as a whole, from latents of any size."""
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,69 +12,18 @@ from arbiscale_jax import models
 from . import frames, windows
 from .engine import Engine
 from .memory import decoding_bytes, largest_side
-from .tiles import Lines, to_integers
+from .tiles import Side, View, finer, to_integers
 
-BLOCK = 256  # side of the blocks of latent cells, without borders, to which D is applied where it sees a window alone
+BLOCK = 320  # side of the blocks of latent cells, without borders, to which D is applied where it sees a window alone
 BAND_BYTES = 2**28  # size of the parts of an image that are made at a time
 
 
-class View(NamedTuple):
-    """Describes what is rendered."""
+class Placed(NamedTuple):
+    """Holds D's features of several latents, and where one of these lies."""
 
-    size: tuple[int, int]  # (H, W) of the whole image
-    box: tuple[int, int, int, int]  # (top, left, height, width) of the window that is rendered
-    dtype: str = "uint8"  # "float32" is not clipped; "uint8" and "uint16" are clipped and rounded
-
-
-class Side(NamedTuple):
-    """Describes how one axis of an image is rendered; a tile may extend beyond a block and beyond the image."""
-
-    cells: int  # latent cells
-    size: int  # pixels of the whole image
-    finer: int  # how many times finer pixels are rendered before they are reduced
-    tile: int  # pixels of a tile
-
-    def lines(self, start: int, subcells: int, first: int, count: int) -> Lines:
-        """Places the lines of a tile on the features of a block.
-
-        Args:
-          start: first pixel of the tile.
-          subcells: sub-cells per latent cell.
-          first: the sub-cell of the latent where the block's features begin; it may be negative.
-          count: number of the block's sub-cells.
-        """
-        num, weights = self.cells * subcells, None
-        if self.finer == 1:
-            found = models.axis(num, self.size, start, self.tile)
-        else:
-            found = models.axis(num, *models.fine_span(start, self.tile, self.size, self.finer))
-            weights = models.reduction(start, self.tile, self.size, self.finer)
-        index = np.clip(found.index - first, 0, count - 1).astype(np.int32)
-        return Lines(found._replace(index=index), weights)
-
-    def shown(self, window: windows.Window, border: int) -> range:
-        """Returns the pixels that a window of the bordered cells shows, at least in part."""
-        low, high = window.used
-        low, high = (math.ceil((edge - border) * self.size / self.cells - 0.5) for edge in (low, high))
-        return range(0 if window.start == 0 else low, self.size if window.stop == self.cells + 2 * border else high)
-
-    def weights(self, window: windows.Window, border: int, pixels: range) -> np.ndarray:
-        """Returns the window's share at pixels, float32."""
-        centres = (np.arange(pixels.start, pixels.stop) + 0.5) * self.cells / self.size + border
-        return window.weights(centres)
-
-
-def finer(config: Mapping, cells: Sequence[int], size: Sequence[int]) -> tuple[int, int]:
-    """Returns how many times finer the (rows, columns) of an output of `size` are rendered before they are reduced.
-
-    Args:
-      config: the `model` part of a configuration, complete.
-      cells: (rows, columns) of the latent.
-      size: (height, width) of the output.
-    """
-    least = config["sampling"]["finest"]
-    height, width = (models.finer_factor(least, n, length) for n, length in zip(cells, size, strict=True))
-    return height, width
+    features: jax.Array  # [1 h w d]
+    top: int  # the cell where the latent with its border begins
+    left: int
 
 
 class Renderer:
@@ -90,21 +38,26 @@ class Renderer:
       view: what is rendered.
       most: largest side of a block in latent cells, by default BLOCK, or if D has a statistic over space, as many as
         fit in memory.
+      placed: D's features, if they have been computed together with others.
     """
 
-    def __init__(self, engine: Engine, z: np.ndarray, view: View, most: int | None = None):
-        self.engine, self.z, self.view = engine, z, view
+    def __init__(
+        self, engine: Engine, z: np.ndarray, view: View, most: int | None = None, placed: Placed | None = None
+    ):
+        self.engine, self.z, self.view, self.placed = engine, z, view, placed
         self.border, reach = engine.networks.border, models.decoder_reach(engine.config)
         overlap = windows.Overlap(windows.DEAD, windows.RAMP) if reach is None else windows.Overlap(reach + 2)
         if most is None:
-            most = largest_side(decoding_bytes(engine.config)) if reach is None else BLOCK
+            most = BLOCK if reach is not None else largest_side(decoding_bytes(engine.config), most=max(z.shape[:2]))
         most += 2 * self.border
         times = finer(engine.config, z.shape[:2], view.size)
         tile = engine.tile if max(times) == 1 else max(16, 2 * engine.tile // max(times))
         self.sides = [Side(z.shape[dim], view.size[dim], times[dim], tile) for dim in (0, 1)]
         self.rows, self.cols = (windows.cut(n + 2 * self.border, most, overlap) for n in z.shape[:2])
-        longest = [max(window.length for window in side) for side in (self.rows, self.cols)]
-        self.sheet = [frames.sheet_side(n, 2 * self.border) for n in longest]
+        self.sheet = [
+            frames.sheet_side(max(window.length for window in side), 2 * self.border, windows=len(side))
+            for side in (self.rows, self.cols)
+        ]
         self._kept: tuple[Any, Any] = (None, None)  # the last block and its features
 
     def bands(self) -> Iterator[tuple[int, np.ndarray]]:
@@ -139,7 +92,11 @@ class Renderer:
             side.weights(window, self.border, pixels)
             for side, window, pixels in zip(self.sides, block, shown, strict=True)
         ]
-        first = [(window.start - self.border) * networks.subcells for window in block]
+        corner = (self.placed.top, self.placed.left) if self.placed else (0, 0)
+        first = [
+            (window.start - self.border - start) * networks.subcells
+            for window, start in zip(block, corner, strict=True)
+        ]
         lines = [
             {
                 at: side.lines(at, networks.subcells, start, count)
@@ -173,18 +130,71 @@ class Renderer:
 
     def _features(self, block) -> jax.Array:
         """Returns D's features [1 h' w' d] of a block, of which the last is kept."""
+        if self.placed:
+            return self.placed.features
         if self._kept[0] != block:
-            networks, border = self.engine.networks, self.border
-            index = [
-                frames.reflected(n, -border, n + border)[window.start : window.stop]
-                for n, window in zip(self.z.shape, block, strict=False)
-            ]
-            z = np.zeros((1, *self.sheet, self.z.shape[-1]), np.float32)
-            height, width = (len(one) for one in index)
-            z[0, :height, :width] = self.z[index[0]][:, index[1]]
-            inside = frames.rectangles((1, self.sheet[0], self.sheet[1]), [(0, 0, 0, height, width)])
-            self._kept = (block, networks.run_features(self.engine.params, z, inside))
+            rows, cols = block
+            part = bordered(self.z, self.border)[rows.start : rows.stop, cols.start : cols.stop]
+            self._kept = (block, compute_features(self.engine, self.sheet, [(part, 0, 0)]))
         return self._kept[1]
+
+
+def bordered(z: np.ndarray, border: int) -> np.ndarray:
+    """Returns a latent [h w c] with the border that D sees."""
+    rows, cols = (frames.reflected(n, -border, n + border) for n in z.shape[:2])
+    return z[rows][:, cols] if border else z
+
+
+def compute_features(engine: Engine, sheet: Sequence[int], parts: Sequence[tuple[np.ndarray, int, int]]) -> jax.Array:
+    """Applies D to latents that lie on a sheet.
+
+    Args:
+      engine: networks and weights.
+      sheet: (height, width) of the sheet in latent cells.
+      parts: latents [h w c] with their borders, and the row and column where each begins.
+
+    Returns:
+      D's features of the sheet, [1 h w d].
+    """
+    z = np.zeros((1, *sheet, parts[0][0].shape[-1]), np.float32)
+    for part, top, left in parts:
+        z[0, top : top + part.shape[0], left : left + part.shape[1]] = part
+    inside = frames.rectangles(z.shape[:3], [(0, top, left, *part.shape[:2]) for part, top, left in parts])
+    return engine.networks.run_features(engine.params, z, inside)
+
+
+def render_together(
+    engine: Engine, latents: Sequence[np.ndarray], views: Sequence[View]
+) -> Iterator[tuple[int, Iterator[tuple[int, np.ndarray]]]]:
+    """Renders latents of several pictures; where D has no statistic over space, small ones share its arrays.
+
+    Args:
+      engine: networks and weights.
+      latents: latents [h w c].
+      views: what is rendered of each.
+
+    Yields:
+      Pairs (number of the latent, its Renderer's bands); the bands are to be used before the next pair is asked for.
+    """
+    border, most = engine.networks.border, BLOCK + 2 * engine.networks.border
+    parts = [bordered(z, border) for z in latents]
+    small = [i for i, part in enumerate(parts) if max(part.shape[:2]) <= most]
+    if len(small) < 2 or models.decoder_reach(engine.config) is None:
+        small = []
+    for i in sorted({*range(len(latents))} - {*small}):
+        yield i, Renderer(engine, latents[i], views[i]).bands()
+    if not small:
+        return
+    sizes = [(parts[i].shape[0], parts[i].shape[1]) for i in small]
+    many = sum(height * width for height, width in sizes) > most**2 / 2  # then all calls use one shape
+    sheet = (most, most) if many else frames.best_sheet(sizes, 1, 2 * border, most)
+    places = frames.pack(sizes, sheet, 1)
+    for number in sorted({place.sheet for place in places}):
+        here = [(i, place) for i, place in zip(small, places, strict=True) if place.sheet == number]
+        features = compute_features(engine, sheet, [(parts[i], place.top, place.left) for i, place in here])
+        for i, place in here:
+            placed = Placed(features, place.top, place.left)
+            yield i, Renderer(engine, latents[i], views[i], most, placed).bands()
 
 
 def _common(a: range, b: range) -> range:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 MINUTES, REHEARSAL_MINUTES = 8.0, 0.9
+SPEED_SECONDS = 150.0  # kept for --speed
 
 
 def make_parser(doc: str) -> argparse.ArgumentParser:
@@ -18,6 +19,7 @@ def make_parser(doc: str) -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, help="of the call, the judge included; default: 8, rehearsed 0.9")
     parser.add_argument("--machine", choices=("gpu", "cpu"), default="gpu", help="sizes of batches and windows")
     parser.add_argument("--autotune", type=int, default=0, help="XLA's level; more takes longer to compile")
+    parser.add_argument("--speed", action="store_true", help="at last measure the speed (benchmarks/speed.py, a and b)")
     parser.add_argument("--rehearse", action="store_true", help="toy sizes on a CPU, with pictures of its own")
     return parser
 
@@ -39,8 +41,11 @@ def run(doc: str, parts: Callable, finish: Callable, reserve: float) -> None:
         from kit import MODEL, Clock
 
         clock = Clock(args.minutes)
-        train(args, parts(args), clock, min(reserve, 60 * args.minutes / 8))
+        reserve += SPEED_SECONDS if args.speed else 0
+        train(args, parts(args), clock, min(reserve, 60 * args.minutes / (2 if args.speed else 8)))
         finish(args, args.out / MODEL)
+        if args.speed:
+            measure_speed(args, clock)
         clock.say("done")
 
 
@@ -84,6 +89,16 @@ def train(args, parts: Sequence, clock, reserve: float) -> None:
     store = jax.device_put(synthesis.store_from_config(parts[0].config.data))
     clock.say(f"{len(store.tiles)} tiles, {store.tiles.nbytes / 1e6:.0f} MB")
     Kit(store, args.out, args.state, clock).run(list(parts), reserve)
+
+
+def measure_speed(args, clock) -> None:
+    """Writes OUT/speed.md; what would begin after the clock's end is left out there."""
+    import speed
+
+    minutes = max(0.0, clock.end - clock.now()) / 60
+    clock.say(f"speed: {minutes:.1f} minutes are left")
+    options = ["--only", "b,a", "--minutes", str(minutes), "--output", str(args.out / "speed.md")]
+    speed.main([*options, "--quick"] if args.rehearse else options)
 
 
 def join_sheets(paths: Sequence[Path], output: Path) -> None:
