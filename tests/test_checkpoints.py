@@ -203,6 +203,7 @@ def foreign(monkeypatch):
         pass
 
     Mode = enum.Enum("Mode", "MIN MAX")
+    Mode.__reduce_ex__ = lambda self, protocol: (Mode, (self.value,))  # as from Python 3.11.4 on; before by getattr
     Point = collections.namedtuple("Point", "x y")
 
     def run(path):
