@@ -25,6 +25,7 @@ from speed_report import Report
 
 import arbiscale_jax as aj
 from arbiscale_jax.artifacts import storage
+from arbiscale_jax.cli import program
 from arbiscale_jax.inference import Model, batch
 from arbiscale_jax.inference.engine import at_once
 from arbiscale_jax.inference.networks import Given
@@ -75,7 +76,7 @@ def table5(report: Report, args) -> None:
 def sample_and_decode(model: Model, num: int, args):
     """Returns D's features of `num` latents, and the seconds of sampling and of D."""
     networks, params, x = model.engine.networks, model.engine.params, speed_networks.make_inputs(model, num)
-    options = resolve(model.config, {"steps": args.steps, "sampler": "ddim"})._replace(refine=0, restore=0.0)
+    options = resolve(model.config, {"steps": args.steps, "sampler": "ddim"}).compiled
 
     def sample():
         c = networks.run_condition(params, x.lr)
@@ -217,7 +218,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     for name, value in (quick if args.quick else full).items():
         if getattr(args, name) is None:
             setattr(args, name, value)
-    args.dtype = args.dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
+    args.dtype = args.dtype or program.default_dtype()
     return args
 
 

@@ -18,8 +18,8 @@ from arbiscale_jax.experiments import get_experiment_config
 from arbiscale_jax.experiments.arch import model_config
 from arbiscale_jax.experiments.published import published
 from arbiscale_jax.inference import Model
-from arbiscale_jax.inference.engine import TILES
-from arbiscale_jax.inference.rendering import Side
+from arbiscale_jax.inference.engine import tile_side
+from arbiscale_jax.inference.tiles import Side
 
 LR = 16  # side of the input of the faces configuration in pixels, which becomes 128 at x8
 DTYPES = ("float32", "tensorfloat32", "bfloat16")
@@ -174,7 +174,7 @@ def part_calls(model: Model, batch: int, side: int = 512) -> dict[str, Call]:
     """
     networks, params, x = model.engine.networks, model.engine.params, make_inputs(model, batch)
     features = networks.run_features(params, x.z)
-    tile = max(16, int(TILES.get(jax.default_backend(), 256) / math.sqrt(batch)))
+    tile = tile_side(batch)
     line = Side(x.z.shape[1], side, 1, tile).lines(0, networks.subcells, 0, features.shape[1])
     line = jax.device_put(line)
     return {

@@ -109,7 +109,7 @@ def _upscale(opts: dict, given: list[str]) -> None:
     model = _load(opts)
     written = upscaling.run(model, opts, inputs, box)
     resolved = dict(task="upscale", inputs=[str(one.path) for one in inputs], output_sizes=[one.size for one in inputs])
-    scale = None if opts["size"] else (4.0 if opts["scale"] is None else opts["scale"])
+    scale = None if opts["size"] else upscaling.scale_of(opts)
     _finish(opts, model, resolved | dict(scale=scale, samples=opts["samples"], box=box), written)
 
 

@@ -48,7 +48,7 @@ def find_inputs(opts: dict, given: Sequence[str], box: Box | None) -> list[Input
     Raises:
       UserError: if a picture cannot be read or upscaled, or its output would be too large.
     """
-    scale = 4.0 if opts["scale"] is None else opts["scale"]
+    scale = scale_of(opts)
     sizes.check_scale(scale)
     fixed = sizes.parse_size(opts["size"], "--size") if opts["size"] else None
     paths, found, kept = [path for name in given for path in files.find_images(name)], [], 0
@@ -67,9 +67,14 @@ def find_inputs(opts: dict, given: Sequence[str], box: Box | None) -> list[Input
     return [one._replace(name=name) for one, name in zip(found, names, strict=True)]
 
 
+def scale_of(opts: dict) -> float:
+    """Returns the scale that the flags give, or 4, which counts where there is no --size."""
+    return 4.0 if opts["scale"] is None else opts["scale"]
+
+
 def suffixes(opts: dict, box: Box | None) -> list[str]:
     """Returns what the names of one picture's results end with, before .png."""
-    scale = 4.0 if opts["scale"] is None else opts["scale"]
+    scale = scale_of(opts)
     suffix = "x".join(map(str, sizes.parse_size(opts["size"], "--size"))) if opts["size"] else f"x{scale:g}"
     if box:
         suffix += "_at_" + "_".join(map(str, box))

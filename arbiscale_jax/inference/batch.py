@@ -1,12 +1,10 @@
 """Decodes and renders many latents of one size at once, spread over devices, for evaluation and training."""
 
-import math
-
 import jax
 import numpy as np
 
-from .engine import TILES, Engine
-from .tiles import Side, finer
+from .engine import Engine, tile_side
+from .tiles import make_sides
 
 
 def decode_features(engine: Engine, z) -> jax.Array:
@@ -19,15 +17,9 @@ def render_features(engine: Engine, features: jax.Array, size: tuple[int, int]) 
 
     The tiles are smaller for larger batches, so that the memory in use stays the same.
     """
-    networks, tile = engine.networks, TILES.get(jax.default_backend(), 256)
-    tile = max(16, int(tile / math.sqrt(len(features) / len(features.devices()))))
+    networks, tile = engine.networks, tile_side(len(features) / len(features.devices()))
     count = features.shape[1:3]
-    cells = [n // networks.subcells for n in count]
-    times = finer(engine.config, cells, size)
-    sides = [
-        Side(n, length, more, tile if max(times) == 1 else max(16, 2 * tile // max(times)))
-        for n, length, more in zip(cells, size, times, strict=True)
-    ]
+    sides = make_sides(engine.config, [n // networks.subcells for n in count], size, tile)
     out = np.empty((len(features), *size, 3), np.uint8)
     for y in range(0, size[0], sides[0].tile):
         rows = sides[0].lines(y, networks.subcells, 0, count[0])

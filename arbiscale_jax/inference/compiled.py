@@ -32,13 +32,8 @@ def get_networks(config: Mapping, dtype: DTypeLike = jnp.float32, precision: str
     """
     if precision not in PRECISIONS:
         raise ValueError(f"The precision is one of {', '.join(PRECISIONS)}, got {precision!r}.")
-    name = json.dumps(models.complete(config), sort_keys=True, default=_plain)
+    name = json.dumps(models.complete(config), sort_keys=True, default=dict)  # dict is for ConfigDicts
     return _networks(name, jnp.dtype(dtype).name, precision)
-
-
-def _plain(value):
-    """Converts a ConfigDict so that json can write it."""
-    return value.to_dict()
 
 
 def narrow_layers(networks: Networks, params: Mapping) -> set[tuple[str, ...]]:

@@ -1,5 +1,6 @@
 """Holds networks together with weights, and says how much of them a device computes at a time."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -73,6 +74,11 @@ class Engine(NamedTuple):
         return jnp.full(num, restore, jnp.float32) if self.config["unet"]["strength"] else None
 
 
+def tile_side(images: float = 1) -> int:
+    """Returns the side of the tiles of so many images that are rendered together on a device, in the same memory."""
+    return max(16, int(TILES.get(jax.default_backend(), 256) / math.sqrt(images)))
+
+
 def at_once(cells: int, wanted: int) -> int:
     """Returns how many arrays of `cells` latent cells are computed together, one of BATCHES.
 
@@ -104,7 +110,7 @@ def make_engine(
     if dtype == "tensorfloat32":
         dtype, precision = jnp.float32, "tensorfloat32"
     networks = get_networks(config, dtype, precision)
-    tile = tile or TILES.get(jax.default_backend(), 256)
+    tile = tile or tile_side()
     engine = Engine(networks, {**_cast(networks, params), "scale_factor": jnp.float32(scale_factor)}, tile)
     devices = jax.local_devices()
     return spread(engine, devices) if len(devices) > 1 and jax.default_backend() != "cpu" else engine

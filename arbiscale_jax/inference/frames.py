@@ -53,11 +53,10 @@ def sheet_side(length: int, spare: int = 0, multiple: int = 1, *, windows: int =
         alone, and the side is little longer than `length`.
     """
     if windows > 1:
-        step = math.lcm(FINE_STEP, multiple)
-        return -(-length // step) * step
+        return _above(length, math.lcm(FINE_STEP, multiple))
     sides = (side + spare for side in SIDES if side + spare >= length)
-    longer = spare - (spare - length) // STEP * STEP
-    return next((side for side in sides if side % multiple == 0), longer + -longer % multiple)
+    longer = _above(spare + _above(length - spare, STEP), multiple)
+    return next((side for side in sides if side % multiple == 0), longer)
 
 
 def pack(parts: Sequence[tuple[int, int]], sheet: tuple[int, int], gap: int) -> list[Place]:

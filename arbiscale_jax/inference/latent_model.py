@@ -169,7 +169,7 @@ class LatentModel:
         strength = self.engine.strength(options.restore, len(z_T))
         given = Given(c, strength, np.stack(names, axis=-1), jax.random.key(whole(seed, "seed", 0)))
         params = self.engine.unet(conditioned=c is not None)
-        return self.engine.networks.run_sample(params, z_T, given, options=options._replace(refine=0, restore=0.0))
+        return self.engine.networks.run_sample(params, z_T, given, options=options.compiled)
 
     def decode(self, z: ArrayLike, size: Sequence[int], box: Sequence[int] | None = None) -> np.ndarray:
         """Renders latents in float32 (Eq. 6).

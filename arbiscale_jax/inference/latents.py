@@ -131,7 +131,7 @@ class _Sampler:
         numbers[..., 0] = np.array([job.numbers[k] for _, k in units])[:, None, None]
         strength = self.engine.put(self.engine.strength(job.options.restore, num))
         given = Given(c, strength, inputs.cells + self.engine.put(numbers), jax.random.key(job.seed), inputs.frame)
-        z = networks.run_answer(params, given, options=job.options._replace(refine=0, restore=0.0))
+        z = networks.run_answer(params, given, options=job.options.compiled)
         for _ in range(job.options.refine):
             z = networks.run_refine(params, z, c, inputs.frame, inputs.seen)
         return np.asarray(z)
@@ -196,7 +196,7 @@ def generate(engine: Engine, numbers: Sequence[int] | np.ndarray, options: Sampl
     names = np.meshgrid(np.asarray(numbers, np.int32), np.arange(h), np.arange(w), indexing="ij")
     cells = engine.put(np.stack(names, axis=-1).astype(np.int32))
     given = Given(None, engine.strength(options.restore, len(cells)), cells, jax.random.key(seed))
-    return engine.networks.run_answer(params, given, options=options._replace(start=0.0, refine=0, restore=0.0))
+    return engine.networks.run_answer(params, given, options=options.compiled._replace(start=0.0))
 
 
 def generate_all(engine: Engine, num: int, options: Sampling, seed: int, progress: Progress | None) -> jax.Array:

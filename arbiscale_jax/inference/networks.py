@@ -18,7 +18,7 @@ from arbiscale_jax import diffusion, models
 
 from .frames import Frame, Seen
 from .options import Sampling
-from .tiles import Lines, finish, reduce_lines
+from .tiles import Lines, reduce_lines, to_integers
 
 PRECISIONS = ("highest", "tensorfloat32")  # of products of float32 numbers on accelerators
 
@@ -60,8 +60,7 @@ class Networks:
         self.run_tile = jax.jit(self.tile, static_argnames="dtype")
 
     @contextmanager
-    def _computing(self, inside=None):
-        # "highest", since with TF32 results on a GPU would differ by more than 1e-4; it does not change bfloat16
+    def _computing(self, inside=None):  # "highest", since TF32 on a GPU errs by more than 1e-4
         with jax.default_matmul_precision(self.precision), models.masked(inside):
             yield
 
@@ -202,8 +201,9 @@ class Networks:
           [b p q 3].
         """
         with self._computing():
-            x = self._first(params, "grid", features, self._known(rows.axis), self._known(cols.axis))
-            return finish(reduce_lines(x, rows, cols), dtype)
+            axes = map(self._known, (rows.axis, cols.axis))
+            x = reduce_lines(self._first(params, "grid", features, *axes), rows, cols)
+        return x if dtype == "float32" else to_integers(x, dtype, xp=jnp)
 
     def refine(self, params, z, c, frame: Frame | None = None, seen: Seen | None = None):
         """Adds to z what its render lacks of the input: the render is reduced to the input's size and encoded again.

@@ -62,6 +62,11 @@ class Sampling(NamedTuple):
     refine: int  # rounds of back-projection
     restore: float  # strength of the damage that the U-Net is told; negative where it is unknown
 
+    @property
+    def compiled(self) -> "Sampling":
+        """Returns the options with only those that a compiled sampler depends on, so that it is found again."""
+        return self._replace(refine=0, restore=0.0)
+
 
 def resolve(config: Mapping, given: Mapping) -> Sampling:
     """Returns the options that count: those given, and the model's own for those that are absent or None.

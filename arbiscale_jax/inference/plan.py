@@ -25,13 +25,16 @@ class Plan(NamedTuple):
 
     def padded(self, shape: Sequence[int]) -> tuple[int, int]:
         """Returns the (height, width) of a padded picture of this shape [h, w, ...]."""
-        height, width = (side + 2 * self.border for side in shape[:2])
-        return height + -height % self.multiple, width + -width % self.multiple
+        height, width = (self._padded(side) for side in shape[:2])
+        return height, width
+
+    def _padded(self, length: int) -> int:
+        length += 2 * self.border
+        return length + -length % self.multiple
 
     def padded_indices(self, length: int, window: windows.Window) -> np.ndarray:
         """Returns which of the `length` pixels of a picture's axis a window of the padded axis shows."""
-        padded = length + 2 * self.border
-        places = frames.reflected(length, -self.border, padded + -padded % self.multiple - self.border)
+        places = frames.reflected(length, -self.border, self._padded(length) - self.border)
         return places[window.start : window.stop]
 
     def crop(self, z: np.ndarray, shape: Sequence[int]) -> np.ndarray:

@@ -1,7 +1,6 @@
 """Renders windows of images of any size, which need not exist as a whole, from latents of any size."""
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +11,7 @@ from arbiscale_jax import models
 from . import frames, windows
 from .engine import Engine
 from .memory import decoding_bytes, largest_side
-from .tiles import Side, View, finer, to_integers
+from .tiles import View, make_sides, to_integers
 
 BLOCK = 320  # side of the blocks of latent cells, without borders, to which D is applied where it sees a window alone
 BAND_BYTES = 2**28  # size of the parts of an image that are made at a time
@@ -50,9 +49,7 @@ class Renderer:
         if most is None:
             most = BLOCK if reach is not None else largest_side(decoding_bytes(engine.config), most=max(z.shape[:2]))
         most += 2 * self.border
-        times = finer(engine.config, z.shape[:2], view.size)
-        tile = engine.tile if max(times) == 1 else max(16, 2 * engine.tile // max(times))
-        self.sides = [Side(z.shape[dim], view.size[dim], times[dim], tile) for dim in (0, 1)]
+        self.sides = make_sides(engine.config, z.shape[:2], view.size, engine.tile)
         self.rows, self.cols = (windows.cut(n + 2 * self.border, most, overlap) for n in z.shape[:2])
         self.sheet = [
             frames.sheet_side(max(window.length for window in side), 2 * self.border, windows=len(side))
@@ -64,7 +61,6 @@ class Renderer:
         """Yields (first row within the box, rows [n, width, 3]) from the top down."""
         (top, left, height, width), dtype = self.view.box, self.view.dtype
         blended = len(self.rows) * len(self.cols) > 1 and models.decoder_reach(self.engine.config) is None
-        inner, finish = ("float32", partial(to_integers, dtype=dtype)) if blended else (dtype, None)
         step = max(1, BAND_BYTES // (12 * width) // self.sides[0].tile) * self.sides[0].tile
         first = top
         while first < top + height:
@@ -72,11 +68,11 @@ class Renderer:
             if not blended:
                 ends = [self.sides[0].shown(row, self.border).stop for row in self.rows]
                 stop = min(stop, next(end for end in ends if end > first))
-            out = np.zeros((stop - first, width, 3), inner)
+            out = np.zeros((stop - first, width, 3), "float32" if blended else dtype)
             for row in self.rows:
                 for col in self.cols:
                     self._draw(out, (row, col), range(first, stop), range(left, left + width), blended)
-            yield first - top, finish(out) if finish and dtype != "float32" else out
+            yield first - top, to_integers(out, dtype) if out.dtype != dtype else out
             first = stop
 
     def _draw(self, out: np.ndarray, block, rows: range, cols: range, blended: bool) -> None:
@@ -88,10 +84,6 @@ class Renderer:
         if not all(shown):
             return
         features, networks = self._features(block), self.engine.networks
-        weights = [
-            side.weights(window, self.border, pixels)
-            for side, window, pixels in zip(self.sides, block, shown, strict=True)
-        ]
         corner = (self.placed.top, self.placed.left) if self.placed else (0, 0)
         first = [
             (window.start - self.border - start) * networks.subcells
@@ -111,10 +103,10 @@ class Renderer:
             inside = np.asarray(tile)[0, ys.start - y : ys.stop - y, xs.start - x : xs.stop - x]
             to = out[ys.start - rows.start : ys.stop - rows.start, xs.start - cols.start : xs.stop - cols.start]
             if blended:
-                share = [
-                    w[p.start - q.start : p.stop - q.start] for w, p, q in zip(weights, (ys, xs), shown, strict=True)
-                ]
-                to += share[0][:, None, None] * share[1][None, :, None] * inside
+                down, across = (
+                    s.weights(w, self.border, p) for s, w, p in zip(self.sides, block, (ys, xs), strict=True)
+                )
+                to += down[:, None, None] * across[None, :, None] * inside
             else:
                 to[:] = inside
 
@@ -133,16 +125,17 @@ class Renderer:
         if self.placed:
             return self.placed.features
         if self._kept[0] != block:
-            rows, cols = block
-            part = bordered(self.z, self.border)[rows.start : rows.stop, cols.start : cols.stop]
+            part = bordered(self.z, self.border, block)
             self._kept = (block, compute_features(self.engine, self.sheet, [(part, 0, 0)]))
         return self._kept[1]
 
 
-def bordered(z: np.ndarray, border: int) -> np.ndarray:
-    """Returns a latent [h w c] with the border that D sees."""
+def bordered(z: np.ndarray, border: int, block: Sequence[windows.Window] | None = None) -> np.ndarray:
+    """Returns a latent [h w c] with the border that D sees, or of that a window of rows and columns."""
     rows, cols = (frames.reflected(n, -border, n + border) for n in z.shape[:2])
-    return z[rows][:, cols] if border else z
+    if block:
+        rows, cols = (lines[one.start : one.stop] for lines, one in zip((rows, cols), block, strict=True))
+    return z[rows[:, None], cols]
 
 
 def compute_features(engine: Engine, sheet: Sequence[int], parts: Sequence[tuple[np.ndarray, int, int]]) -> jax.Array:
@@ -177,15 +170,15 @@ def render_together(
       Pairs (number of the latent, its Renderer's bands); the bands are to be used before the next pair is asked for.
     """
     border, most = engine.networks.border, BLOCK + 2 * engine.networks.border
-    parts = [bordered(z, border) for z in latents]
-    small = [i for i, part in enumerate(parts) if max(part.shape[:2]) <= most]
+    small = [i for i, z in enumerate(latents) if max(z.shape[:2]) <= BLOCK]
     if len(small) < 2 or models.decoder_reach(engine.config) is None:
         small = []
     for i in sorted({*range(len(latents))} - {*small}):
         yield i, Renderer(engine, latents[i], views[i]).bands()
     if not small:
         return
-    sizes = [(parts[i].shape[0], parts[i].shape[1]) for i in small]
+    parts = {i: bordered(latents[i], border) for i in small}
+    sizes = [(part.shape[0], part.shape[1]) for part in parts.values()]
     many = sum(height * width for height, width in sizes) > most**2 / 2  # then all calls use one shape
     sheet = (most, most) if many else frames.best_sheet(sizes, 1, 2 * border, most)
     places = frames.pack(sizes, sheet, 1)

@@ -28,18 +28,10 @@ def reduce_lines(x, rows: Lines, cols: Lines):
     return x
 
 
-def finish(x, dtype: str):
-    """Maps [-1, 1] to 0 .. the largest value of an integer type, clipped and rounded; float32 stays as it is."""
-    if dtype == "float32":
-        return x
+def to_integers(x, dtype: type | np.dtype | str = np.uint8, *, xp=np):
+    """Maps [-1, 1] to 0 .. the largest value of the integer type, clipped and rounded; xp is numpy or jax.numpy."""
     top = np.iinfo(dtype).max
-    return jnp.clip(jnp.round((x + 1) * (top / 2)), 0, top).astype(dtype)
-
-
-def to_integers(x: np.ndarray, dtype: type | np.dtype | str = np.uint8) -> np.ndarray:
-    """Maps [-1, 1] to 0 .. the largest value of the integer type, clipped and rounded, on the host."""
-    top = np.iinfo(dtype).max
-    return np.clip(np.round((x + 1) * (top / 2)), 0, top).astype(dtype)
+    return xp.clip(xp.round((x + 1) * (top / 2)), 0, top).astype(dtype)
 
 
 class View(NamedTuple):
@@ -86,6 +78,13 @@ class Side(NamedTuple):
         """Returns the window's share at pixels, float32."""
         centres = (np.arange(pixels.start, pixels.stop) + 0.5) * self.cells / self.size + border
         return window.weights(centres)
+
+
+def make_sides(config: Mapping, cells: Sequence[int], size: Sequence[int], tile: int) -> list[Side]:
+    """Describes both axes of an image; the arguments are those of `finer`, and the side of a tile in pixels."""
+    times = finer(config, cells, size)
+    tile = tile if max(times) == 1 else max(16, 2 * tile // max(times))
+    return [Side(n, length, more, tile) for n, length, more in zip(cells, size, times, strict=True)]
 
 
 def finer(config: Mapping, cells: Sequence[int], size: Sequence[int]) -> tuple[int, int]:
