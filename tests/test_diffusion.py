@@ -180,6 +180,21 @@ def test_the_second_order_sampler_needs_fewer_steps():
     assert error["dpmpp"] < 0.2 * error["ddim"]
 
 
+@pytest.mark.parametrize("sampler, eta", [("ddim", 1.0), ("dpmpp", 0.0), ("ddim_trailing", 0.5)])
+def test_a_loop_of_python_gives_what_the_scan_gives(sampler, eta):
+    alpha_bar, z_T = ALPHA_BAR[:50], jax.random.normal(jax.random.key(0), (2, 3, 4, 1))
+
+    def draw(step):
+        return jax.random.normal(jax.random.fold_in(jax.random.key(1), step), z_T.shape)
+
+    def eps_fn(z_t, t):
+        return 0.5 * z_t + 0.01 * t[:, None, None, None]
+
+    options = dict(steps=4, sampler=sampler, start=0.8, noise=diffusion.Noise(eta, draw))
+    found = diffusion.sample_eagerly(lambda z_t, t: jnp.asarray(np.asarray(eps_fn(z_t, t))), z_T, alpha_bar, **options)
+    np.testing.assert_allclose(found, diffusion.sample(eps_fn, z_T, alpha_bar, **options), atol=1e-5)
+
+
 def test_ddim_noise_depends_on_the_examples_key_alone():
     z_T, keys = jax.random.normal(jax.random.key(1), (3, 4, 4, 1)), jax.random.split(jax.random.key(2), 3)
 

@@ -246,10 +246,10 @@ def test_answers_in_batches_over_devices_are_those_made_one_by_one(model, monkey
         np.testing.assert_allclose(together[i], alone[i], atol=2e-4)
 
 
-def test_windows_with_statistics_differ_little_and_blend(model, monkeypatch):
+def test_windows_with_statistics_of_their_own_differ_little_and_blend(model, monkeypatch):
     monkeypatch.setattr(windows, "DEAD", 4)
     monkeypatch.setattr(windows, "RAMP", 8)
-    done, options = [], dict(steps=1, seed=0)
+    done, options = [], dict(steps=1, seed=0, statistics="window")
     job = Job([PHOTO], range(2), resolve(model.config, options), 0, lambda *now: done.append(now))
     [(_, whole)] = upscale(model.engine, job)
     assert done == [(1, 2), (2, 2)]
@@ -257,7 +257,7 @@ def test_windows_with_statistics_differ_little_and_blend(model, monkeypatch):
     assert parts.shape == whole.shape == (2, 76, 60, 3) and done[-1] == (6, 6)  # three windows, two answers
     assert np.corrcoef(parts.ravel(), whole.ravel())[0, 1] > 0.9
     z = whole[0]
-    view = tiles.View((150, 121), (0, 0, 150, 121), "float32")
+    view = tiles.View((150, 121), (0, 0, 150, 121), "float32", "window")
     one, blocks = (rendering.Renderer(model.engine, z, view, most) for most in (None, 40))
     assert len(one.rows) == 1 and len(blocks.rows) == 4
     a, b = (np.concatenate([rows for _, rows in renderer.bands()]) for renderer in (one, blocks))

@@ -17,6 +17,7 @@ CHOICES = {
     "model.unet.norm": models.NORMS,
     "model.condition.interpolation": models.METHODS,
     "model.sampling.sampler": diffusion.SAMPLERS,
+    "model.sampling.statistics": models.STATISTICS,
 }
 LEAST = {  # least values of whole numbers; it is 0 for others, and building the networks checks the rest
     "model.schedule.timesteps": 2,

@@ -6,11 +6,11 @@ from absl import flags
 
 from arbiscale_jax.errors import UserError
 
-NAMES = ("steps", "sampler", "eta", "start", "refine", "restore")
+NAMES = ("steps", "sampler", "eta", "start", "refine", "restore", "statistics")
 
 
 def define(flag_values: flags.FlagValues, *, upscaling: bool) -> None:
-    """Defines --seed and the flags of NAMES, of which --start, --refine and --restore only if `upscaling`."""
+    """Defines --seed and the flags of NAMES, of which --start and those behind it only if `upscaling`."""
     f = flag_values
     flags.DEFINE_integer("seed", 0, "The seed of the noise.", lower_bound=0, upper_bound=2**32 - 1, flag_values=f)
     flags.DEFINE_integer("steps", None, "Denoising steps to make; default: the model's.", lower_bound=1, flag_values=f)
@@ -34,6 +34,11 @@ def define(flag_values: flags.FlagValues, *, upscaling: bool) -> None:
             "default: the model's, which may judge by itself."
         )
         flags.DEFINE_float("restore", None, help_, lower_bound=0.0, upper_bound=1.0, flag_values=f)
+        help_ = (
+            "Upscale: whose statistics norms use where a large picture is cut into windows: those of the whole, or "
+            "those of each window, in half the time; default: the model's."
+        )
+        flags.DEFINE_enum("statistics", None, ["whole", "window"], help_, flag_values=f)
 
 
 def check(opts: dict) -> None:

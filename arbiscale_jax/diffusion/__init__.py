@@ -14,6 +14,7 @@ from .samplers import (
     dpmpp_trajectory,
     first_time,
     sample,
+    sample_eagerly,
     trailing_times,
     trajectory,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "q_sample",
     "recon_loss",
     "sample",
+    "sample_eagerly",
     "snr_weight",
     "trailing_times",
     "trajectory",

@@ -155,14 +155,14 @@ def sample(
       ValueError: if the sampler is unknown, steps are not within 1 .. start T, eta or start are out of range, or there
         is noise with dpmpp.
     """
-    levels = trajectory(sampler, steps, alpha_bar, start)
-    if noise:
-        check_options(sampler, noise.eta)
-    if noise and not noise.eta:
-        noise = None
-    if sampler == "dpmpp":
-        return _sample_dpmpp(eps_fn, z_T, levels)
-    return _sample_ddim(eps_fn, z_T, levels, noise)
+    return _process(eps_fn, z_T, alpha_bar, (steps, sampler, start, noise)).scan()
+
+
+def sample_eagerly(
+    eps_fn, z_T, alpha_bar, *, steps: int, sampler: str = "ddim", start: float = 1.0, noise: Noise | None = None
+):
+    """Does what `sample` does, in a loop of Python, for an eps_fn that cannot be traced; see `sample`."""
+    return _process(eps_fn, z_T, alpha_bar, (steps, sampler, start, noise)).loop()
 
 
 def ddim_inversion(eps_fn, z_0, alpha_bar, *, steps: int):
@@ -186,26 +186,55 @@ def ddim_inversion(eps_fn, z_0, alpha_bar, *, steps: int):
     """
     path = ddim_trajectory(steps, alpha_bar)
     times = np.append(path.t[1:], 0)[::-1]
-    return _sample_ddim(eps_fn, z_0, Trajectory(times, path.alpha_bar[::-1]), None)
+    return _ddim(eps_fn, z_0, Trajectory(times, path.alpha_bar[::-1]), None).scan()
 
 
-def _sample_ddim(eps_fn, z_T, trajectory, noise: Noise | None):
-    """Runs DDIM along a trajectory: z_T [b h w c] -> [b h w c]."""
+class _Process(NamedTuple):
+    """Holds a reverse process: a step (carry, constants of the step) -> (carry, None); z is carry[0]."""
+
+    step: Callable
+    carry: tuple
+    constants: tuple  # arrays [S] on the host
+
+    def scan(self):
+        """Runs it as one scan -> [b h w c]."""
+        return jax.lax.scan(self.step, self.carry, _on_device(self.constants))[0][0]
+
+    def loop(self):
+        """Runs it step by step -> [b h w c]."""
+        carry, constants = self.carry, _on_device(self.constants)
+        for i in range(len(constants[0])):
+            carry, _ = self.step(carry, tuple(x[i] for x in constants))
+        return carry[0]
+
+
+def _process(eps_fn, z_T, alpha_bar, options) -> _Process:
+    steps, sampler, start, noise = options
+    levels = trajectory(sampler, steps, alpha_bar, start)
+    if noise:
+        check_options(sampler, noise.eta)
+    if sampler == "dpmpp":
+        return _dpmpp(eps_fn, z_T, levels)
+    return _ddim(eps_fn, z_T, levels, noise if noise and noise.eta else None)
+
+
+def _ddim(eps_fn, z_T, trajectory, noise: Noise | None) -> _Process:
+    """Returns DDIM along a trajectory from z_T [b h w c]."""
     a_t, a_s = trajectory.alpha_bar[:-1], trajectory.alpha_bar[1:]
     sigma = ddim_sigma(a_t, a_s, noise.eta) if noise else np.zeros_like(a_t)
-    constants = (trajectory.t, a_t, a_s, sigma, np.arange(len(a_t)))
 
-    def step(z_t, now):
+    def step(carry, now):
         t, a_t, a_s, sigma, i = now
+        (z_t,) = carry
         eps_hat = eps_fn(z_t, jnp.full(z_t.shape[:1], t))
         drawn = noise.draw(i) if noise else 0.0
-        return ddim_step(z_t, eps_hat, a_t, a_s, sigma, drawn), None
+        return (ddim_step(z_t, eps_hat, a_t, a_s, sigma, drawn),), None
 
-    return jax.lax.scan(step, z_T, _on_device(constants))[0]
+    return _Process(step, (z_T,), (trajectory.t, a_t, a_s, sigma, np.arange(len(a_t))))
 
 
-def _sample_dpmpp(eps_fn, z_T, trajectory):
-    """Runs DPM-Solver++(2M), a second-order multistep method for predictions of z_0: z_T [b h w c] -> [b h w c].
+def _dpmpp(eps_fn, z_T, trajectory) -> _Process:
+    """Returns DPM-Solver++(2M), a second-order multistep method for predictions of z_0, from z_T [b h w c].
 
     The steps h in half the log-SNR are equal, so the ratio r of two steps is 1.
     """
@@ -220,7 +249,7 @@ def _sample_dpmpp(eps_fn, z_T, trajectory):
         z_0 = (z_t - s_t * eps_fn(z_t, jnp.full(z_t.shape[:1], t))) / a_t
         return (keep * z_t + gain * (z_0 + extra * (z_0 - z_0_before)), z_0), None
 
-    return jax.lax.scan(step, (z_T, jnp.zeros_like(z_T)), _on_device(constants))[0][0]
+    return _Process(step, (z_T, jnp.zeros_like(z_T)), constants)
 
 
 def _on_device(constants):

@@ -73,6 +73,7 @@ def get_base_config() -> ml_collections.ConfigDict:
                     steps=200,  # number of evaluations of the U-Net
                     sampler="ddim",  # ddim, dpmpp, or ddim_trailing: from T - 1 to z_0, for few evaluations
                     eta=0.0,  # noise that DDIM adds in each step: 0 none (deterministic), 1 ancestral sampling
+                    statistics="whole",  # of norms in pictures that are cut: of the whole, or window, in half the time
                     restore=-1.0,  # SR told the damage: share to clean away, in [0, 1]; below 0 it judges by itself
                     finest=0.0,  # least output pixels per latent cell; with fewer, a finer render is reduced; 0: never
                     start=0.0,  # SR: 0 starts from noise (the paper), s in (0, 1] from the noised condition at t = s T

@@ -2,10 +2,10 @@
 
 from .checks import output_size
 from .compiled import get_networks
-from .latents import to_floats
 from .loading import load
 from .model import Model
 from .networks import Networks
+from .sheets import to_floats
 from .tiles import to_integers
 
 __all__ = ["Model", "Networks", "get_networks", "load", "output_size", "to_floats", "to_integers"]

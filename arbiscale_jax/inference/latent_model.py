@@ -215,7 +215,8 @@ class LatentModel:
         latent = check_latents(np.asarray(z)[None], self.config["first_stage"]["z_channels"])[0]
         size = check_size(size)
         self.engine.need_decoder()
-        for _, rows in Renderer(self.engine, latent, View(size, check_box(box, size), dtype)).bands():
+        view = View(size, check_box(box, size), dtype, self.config["sampling"]["statistics"])
+        for _, rows in Renderer(self.engine, latent, view).bands():
             yield rows
 
     def _render(self, z, size, box, dtype: str) -> np.ndarray:

@@ -3,45 +3,19 @@
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import frames
 from .engine import Engine, at_once
 from .memory import LEAST
 from .networks import Given
 from .options import Sampling
-from .plan import Part, Pile, Plan, make_piles, make_plan
-
-Progress = Callable[[int, int], object]
-
-
-class Inputs(NamedTuple):
-    """Holds the arrays of one batch of sheets."""
-
-    lr: np.ndarray  # [b H W 3] in [-1, 1], zero outside the pictures
-    cells: np.ndarray  # names of the latent cells, int32 [b h w 3]; the number of the answer is 0
-    frame: frames.Frame | None  # None if every sheet is filled
-    seen: frames.Seen | None  # for back-projection in frames
-
-
-class Job(NamedTuple):
-    """Says what is sampled, and how."""
-
-    images: Sequence[np.ndarray]  # pictures uint8 or uint16 [h, w, 3]
-    numbers: Sequence[int]  # numbers of the answers for each picture
-    options: Sampling
-    seed: int
-    progress: Progress | None = None
-
-
-def to_floats(image: np.ndarray) -> np.ndarray:
-    """Maps uint8 or uint16 pixels to float32 in [-1, 1]."""
-    return image.astype(np.float32) * np.float32(2 / np.iinfo(image.dtype).max) - 1
+from .plan import Pile, Plan, make_piles, make_plan
+from .sheets import Job, Progress, cell_names, lay_out, paste
+from .whole_picture import WholePicture
 
 
 def upscale(engine: Engine, job: Job, most: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
@@ -88,26 +62,54 @@ def upscale_together(engine: Engine, job: Job, most: int | None = None) -> Itera
 
 
 def _upscale(engine: Engine, job: Job, plan: Plan) -> Iterator[list[tuple[int, np.ndarray]]]:
-    shapes, answers = [image.shape[:2] for image in job.images], range(len(job.numbers))
-    batches = []
+    shapes = [image.shape[:2] for image in job.images]
+    apart = [i for i, shape in enumerate(shapes) if job.options.statistics == "whole" and plan.blends(shape)]
+    rest = [i for i in range(len(shapes)) if i not in set(apart)]
+    batches = list(_batches(engine, plan, [shapes[i] for i in rest], len(job.numbers)))
+    pictures = [WholePicture(engine, job, plan, i) for i in apart]
+    done, total = 0, len(batches) + sum(picture.passes() for picture in pictures)
+
+    def advance():
+        nonlocal done
+        done += 1
+        if job.progress:
+            job.progress(done, total)
+
+    some = job._replace(images=[job.images[i] for i in rest])
+    for found in _upscale_batches(engine, some, plan, batches):
+        advance()
+        yield [(rest[number], z) for number, z in found]
+    for i, picture in zip(apart, pictures, strict=True):
+        yield [(i, plan.crop(picture.sample(advance), shapes[i]))]
+
+
+Batch = tuple[Pile, int, list[tuple[int, int]]]  # how many units are computed together, and which: (sheet, answer)
+
+
+def _batches(engine: Engine, plan: Plan, shapes: Sequence[Sequence[int]], answers: int) -> Iterator[Batch]:
     for pile in make_piles(engine.config, plan, shapes):
-        units = [(sheet, k) for sheet in range(len(pile.sheets)) for k in answers]
+        units = [(sheet, k) for sheet in range(len(pile.sheets)) for k in range(answers)]
         num = at_once(math.prod(plan.cells(pile.sheet)), len(units))
-        batches += [(pile, num, units[first : first + num]) for first in range(0, len(units), num)]
+        for first in range(0, len(units), num):
+            yield pile, num, units[first : first + num]
+
+
+def _upscale_batches(
+    engine: Engine, job: Job, plan: Plan, batches: Sequence[Batch]
+) -> Iterator[list[tuple[int, np.ndarray]]]:
+    """Yields the pictures that are complete after each batch, with their latents."""
     left = Counter(part.picture for pile, _, units in batches for sheet, _ in units for part in pile.sheets[sheet])
     sampler, canvases = _Sampler(engine, job, plan), {}
-    for done, (pile, num, units) in enumerate(batches, 1):
+    for pile, num, units in batches:
         for z, (sheet, k) in zip(sampler.run(pile, num, units), units, strict=False):  # a batch may be filled up
             for part in pile.sheets[sheet]:
                 if part.picture not in canvases:
-                    size = plan.cells(plan.padded(shapes[part.picture]))
-                    canvases[part.picture] = np.zeros((len(answers), *size, z.shape[-1]), np.float32)
-                _paste(canvases[part.picture][k], z, plan, part)
+                    size = plan.cells(plan.padded(job.images[part.picture].shape))
+                    canvases[part.picture] = np.zeros((len(job.numbers), *size, z.shape[-1]), np.float32)
+                paste(canvases[part.picture][k], z, plan, part)
                 left[part.picture] -= 1
-        if job.progress:
-            job.progress(done, len(batches))
         found = [number for number in canvases if not left[number]]
-        yield [(number, plan.crop(canvases.pop(number), shapes[number])) for number in found]
+        yield [(number, plan.crop(canvases.pop(number), job.images[number].shape)) for number in found]
 
 
 class _Sampler:
@@ -123,7 +125,7 @@ class _Sampler:
         networks, params, job = self.engine.networks, self.engine.params, self.job
         name = (id(pile), tuple(sheet for sheet, _ in units))
         if self.name != name or self.kept is None:
-            inputs = _inputs(self.engine, self.plan, job.images, pile.sheet, [pile.sheets[sheet] for sheet in name[1]])
+            inputs = lay_out(self.engine, self.plan, job.images, pile.sheet, [pile.sheets[sheet] for sheet in name[1]])
             inputs = self.engine.put(inputs)
             self.name, self.kept = name, (inputs, networks.run_condition(params, inputs.lr, inputs.frame))
         inputs, c = self.kept
@@ -135,45 +137,6 @@ class _Sampler:
         for _ in range(job.options.refine):
             z = networks.run_refine(params, z, c, inputs.frame, inputs.seen)
         return np.asarray(z)
-
-
-def _inputs(engine: Engine, plan: Plan, images, sheet: tuple[int, int], sheets: Sequence[Sequence[Part]]) -> Inputs:
-    """Lays parts on sheets; `sheet` is (height, width) of a sheet in input pixels."""
-    ratio, grid, networks = plan.ratio, plan.cells(sheet), engine.networks
-    lr, cells = np.zeros((len(sheets), *sheet, 3), np.float32), np.zeros((len(sheets), *grid, 3), np.int32)
-    boxes, sizes = [], [grid] * len(sheets)
-    for i, part in ((i, part) for i, parts in enumerate(sheets) for part in parts):
-        image, (height, width) = images[part.picture], part.size
-        rows, cols = (
-            plan.padded_indices(side, window) for side, window in zip(image.shape, (part.rows, part.cols), strict=False)
-        )
-        lr[i, part.top : part.top + height, part.left : part.left + width] = to_floats(image[rows][:, cols])
-        (h, w), (top, left) = plan.cells(part.size), plan.corner(part)
-        first = [round((window.start - plan.border) * ratio) for window in (part.rows, part.cols)]
-        own = cells[i, top : top + h, left : left + w]
-        own[..., 1], own[..., 2] = np.arange(first[0], first[0] + h)[:, None], np.arange(first[1], first[1] + w)
-        boxes.append((i, top, left, h, w))
-        sizes[i] = (h, w)
-    if plan.shared:
-        inside = frames.rectangles((len(sheets), *grid), boxes)
-        return Inputs(lr, cells, None if inside.all() else frames.Frame(inside, inside), None)
-    frame = frames.single_frame(engine.config, sizes, grid)
-    if frame is None:
-        return Inputs(lr, cells, None, None)
-    scale = (networks.factor, networks.subcells)
-    return Inputs(lr, cells, frame, frames.seen(sizes, grid, networks.border, scale))
-
-
-def _paste(canvas: np.ndarray, z: np.ndarray, plan: Plan, part: Part) -> None:
-    """Adds the share of a part, whose latents lie in z [h w c], to the latents of a padded picture [h w c]."""
-    (h, w), (top, left), (rows, cols) = plan.cells(part.size), plan.corner(part), (part.rows, part.cols)
-    found = z[top : top + h, left : left + w]
-    if (h, w) == canvas.shape[:2]:
-        canvas[:] = found
-        return
-    y, x = round(rows.start * plan.ratio), round(cols.start * plan.ratio)
-    of_row, of_col = (one.weights(one.start + (np.arange(n) + 0.5) / plan.ratio) for one, n in ((rows, h), (cols, w)))
-    canvas[y : y + h, x : x + w] += of_row[:, None, None] * of_col[None, :, None] * found
 
 
 def generate(engine: Engine, numbers: Sequence[int] | np.ndarray, options: Sampling, seed: int) -> jax.Array:
@@ -193,8 +156,7 @@ def generate(engine: Engine, numbers: Sequence[int] | np.ndarray, options: Sampl
     """
     h, w, _ = engine.generated_shape()
     params = engine.unet(conditioned=False)
-    names = np.meshgrid(np.asarray(numbers, np.int32), np.arange(h), np.arange(w), indexing="ij")
-    cells = engine.put(np.stack(names, axis=-1).astype(np.int32))
+    cells = engine.put(cell_names(numbers, (0, 0), (h, w)))
     given = Given(None, engine.strength(options.restore, len(cells)), cells, jax.random.key(seed))
     return engine.networks.run_answer(params, given, options=options.compiled._replace(start=0.0))
 

@@ -33,7 +33,7 @@ class Model(LatentModel):
           scale: a factor above 0, which makes the output round(scale h) x round(scale w).
           size: (height, width) of the output, in place of scale.
           samples: the number of plausible answers; None means one answer, without the leading axis.
-          **sampling: steps, sampler, eta, start, restore, seed, refine and progress (UpscaleOptions).
+          **sampling: steps, sampler, eta, start, restore, statistics, seed, refine, progress (UpscaleOptions).
 
         Returns:
           An array [H, W, 3], or [samples, H, W, 3], of the image's type.
@@ -83,7 +83,8 @@ class Model(LatentModel):
         """
         check_names(sampling, UpscaleOptions)
         images, sizes = [check_image(image) for image in images], [check_size(size) for size in sizes]
-        views = [View(size, check_box(box, size), image.dtype.name) for image, size in zip(images, sizes, strict=True)]
+        statistics, kinds = resolve(self.config, sampling).statistics, [image.dtype.name for image in images]
+        views = [View(size, check_box(box, size), kind, statistics) for size, kind in zip(sizes, kinds, strict=True)]
         self.engine.need_decoder()
         for found in self._latents(images, samples, sampling):
             for i in range(samples):

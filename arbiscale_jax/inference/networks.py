@@ -56,6 +56,7 @@ class Networks:
         self.run_posterior, self.run_condition = jax.jit(self.posterior), jax.jit(self.condition)
         self.run_eps, self.run_refine, self.run_features = map(jax.jit, (self.eps, self.refine, self.features))
         self.run_sample = jax.jit(self.sample, static_argnames="options")
+        self.run_first = jax.jit(self.first_latent, static_argnames="options")
         self.run_answer = jax.jit(self.answer, static_argnames="options")
         self.run_tile = jax.jit(self.tile, static_argnames="dtype")
 
@@ -149,23 +150,18 @@ class Networks:
             noise=diffusion.Noise(options.eta, draw),
         )
 
-    def answer(self, params, given: Given, *, options: Sampling):
-        """Samples latents from noise, or with options.start > 0 from the noised condition.
-
-        Args:
-          params: the weights.
-          given: as in `sample`; all noise is a function of the key and the cells' names.
-          options: how to sample.
-
-        Returns:
-          z_0, [b h w c].
-        """
+    def first_latent(self, given: Given, *, options: Sampling):
+        """Returns z_T [b h w c] for `answer`: noise, or with options.start > 0 the noised condition."""
         noise = diffusion.cell_noise(given.key, given.cells, 0, self.config["first_stage"]["z_channels"])
         if not options.start:
-            return self.sample(params, noise, given, options=options._replace(start=1.0))
+            return noise
         t = diffusion.first_time(options.steps, len(self.alpha_bar), options.start, options.sampler)
-        z_T = diffusion.q_sample(given.c, noise, np.full(len(noise), t), self.alpha_bar)
-        return self.sample(params, z_T, given, options=options)
+        return diffusion.q_sample(given.c, noise, np.full(len(noise), t), self.alpha_bar)
+
+    def answer(self, params, given: Given, *, options: Sampling):
+        """Samples latents z_0 [b h w c] from `first_latent`; the arguments are those of `sample`, without z_T."""
+        z_T = self.first_latent(given, options=options)
+        return self.sample(params, z_T, given, options=options._replace(start=options.start or 1.0))
 
     def features(self, params, z, inside=None):
         """Applies D and the first layer of f_theta to latents z [b h w c].

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
 from typing import Any, NamedTuple, TypedDict
 
-from arbiscale_jax import diffusion
+from arbiscale_jax import diffusion, models
 from arbiscale_jax.errors import UserError
 
 from .checks import whole
@@ -24,6 +24,8 @@ class SamplingOptions(TypedDict, total=False):
     """Where sampling starts: 0 means from noise, s in (0, 1] at time s T from the noised condition."""
     restore: float | None
     """How much of the input's noise and compression is cleaned away, 0 to 1, for a model that is told so."""
+    statistics: str | None
+    """Whose statistics norms use where a picture is cut into windows, one of models.STATISTICS."""
 
 
 class UpscaleOptions(SamplingOptions, total=False):
@@ -61,11 +63,12 @@ class Sampling(NamedTuple):
     start: float  # 0: from noise; s in (0, 1]: at time s T, from the noised condition where none is given
     refine: int  # rounds of back-projection
     restore: float  # strength of the damage that the U-Net is told; negative where it is unknown
+    statistics: str = "whole"  # one of models.STATISTICS
 
     @property
     def compiled(self) -> "Sampling":
         """Returns the options with only those that a compiled sampler depends on, so that it is found again."""
-        return self._replace(refine=0, restore=0.0)
+        return self._replace(refine=0, restore=0.0, statistics="whole")
 
 
 def resolve(config: Mapping, given: Mapping) -> Sampling:
@@ -85,6 +88,8 @@ def resolve(config: Mapping, given: Mapping) -> Sampling:
     values |= {name: float(values[name]) for name in ("eta", "start", "restore")}
     values["refine"] = whole(values["refine"], "refine", 0)
     found = Sampling(**values)
+    if found.statistics not in models.STATISTICS:
+        raise UserError(f"statistics is one of {', '.join(models.STATISTICS)}, got {found.statistics!r}.")
     check(found, config["schedule"]["timesteps"])
     return found
 

@@ -32,6 +32,15 @@ class Plan(NamedTuple):
         length += 2 * self.border
         return length + -length % self.multiple
 
+    def cut(self, length: int) -> list[windows.Window]:
+        """Cuts a padded axis into windows."""
+        most = length if self.ratio % 1 else self.most  # windows of a fraction of a cell would not fit together
+        return windows.cut(length, most, self.overlap)
+
+    def blends(self, shape: Sequence[int]) -> bool:
+        """Returns whether a picture of this shape [h, w, ...] is cut into windows that are blended."""
+        return self.overlap.ramp > 0 and any(len(self.cut(side)) > 1 for side in self.padded(shape))
+
     def padded_indices(self, length: int, window: windows.Window) -> np.ndarray:
         """Returns which of the `length` pixels of a picture's axis a window of the padded axis shows."""
         places = frames.reflected(length, -self.border, self._padded(length) - self.border)
@@ -46,6 +55,10 @@ class Plan(NamedTuple):
     def corner(self, part: "Part") -> tuple[int, int]:
         """Returns the (row, column) of the latent cell where a part lies on its sheet."""
         return round(part.top * self.ratio), round(part.left * self.ratio)
+
+    def origin(self, part: "Part") -> tuple[int, int]:
+        """Returns the (row, column) of the latent cell of the padded picture where a part begins."""
+        return round(part.rows.start * self.ratio), round(part.cols.start * self.ratio)
 
     def cells(self, sides: Sequence[int]) -> tuple[int, int]:
         """Returns how many latent cells these numbers of padded pixels become."""
@@ -105,9 +118,7 @@ def make_piles(config: Mapping, plan: Plan, shapes: Sequence[Sequence[int]]) -> 
     """
     parts = []
     for number, shape in enumerate(shapes):
-        size = plan.padded(shape)
-        most = max(size) if plan.ratio % 1 else plan.most  # windows of a fraction of a cell would not fit together
-        rows, cols = (windows.cut(length, most, plan.overlap) for length in size)
+        rows, cols = map(plan.cut, plan.padded(shape))
         parts += [Part(number, row, col) for row in rows for col in cols]
     if plan.shared and parts:
         sizes = [part.size for part in parts]

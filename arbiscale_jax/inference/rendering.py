@@ -11,6 +11,7 @@ from arbiscale_jax import models
 from . import frames, windows
 from .engine import Engine
 from .memory import decoding_bytes, largest_side
+from .shared_statistics import core, shared_programs
 from .tiles import View, make_sides, to_integers
 
 BLOCK = 320  # side of the blocks of latent cells, without borders, to which D is applied where it sees a window alone
@@ -55,12 +56,16 @@ class Renderer:
             frames.sheet_side(max(window.length for window in side), 2 * self.border, windows=len(side))
             for side in (self.rows, self.cols)
         ]
+        several = len(self.rows) * len(self.cols) > 1
+        self.blended = several and reach is None
         self._kept: tuple[Any, Any] = (None, None)  # the last block and its features
+        self._moments: models.Statistics | None = None
 
     def bands(self) -> Iterator[tuple[int, np.ndarray]]:
         """Yields (first row within the box, rows [n, width, 3]) from the top down."""
-        (top, left, height, width), dtype = self.view.box, self.view.dtype
-        blended = len(self.rows) * len(self.cols) > 1 and models.decoder_reach(self.engine.config) is None
+        (top, left, height, width), dtype, blended = self.view.box, self.view.dtype, self.blended
+        if blended and self.view.statistics == "whole" and self._moments is None:
+            self._moments = self._gather()
         step = max(1, BAND_BYTES // (12 * width) // self.sides[0].tile) * self.sides[0].tile
         first = top
         while first < top + height:
@@ -71,11 +76,11 @@ class Renderer:
             out = np.zeros((stop - first, width, 3), "float32" if blended else dtype)
             for row in self.rows:
                 for col in self.cols:
-                    self._draw(out, (row, col), range(first, stop), range(left, left + width), blended)
+                    self._draw(out, (row, col), range(first, stop), range(left, left + width))
             yield first - top, to_integers(out, dtype) if out.dtype != dtype else out
             first = stop
 
-    def _draw(self, out: np.ndarray, block, rows: range, cols: range, blended: bool) -> None:
+    def _draw(self, out: np.ndarray, block, rows: range, cols: range) -> None:
         """Draws the share of a block in the given rows and columns of the image."""
         shown = [
             _common(side.shown(window, self.border), pixels)
@@ -102,7 +107,7 @@ class Renderer:
             ys, xs = (_common(range(at, at + s.tile), p) for at, s, p in zip((y, x), self.sides, shown, strict=True))
             inside = np.asarray(tile)[0, ys.start - y : ys.stop - y, xs.start - x : xs.stop - x]
             to = out[ys.start - rows.start : ys.stop - rows.start, xs.start - cols.start : xs.stop - cols.start]
-            if blended:
+            if self.blended:
                 down, across = (
                     s.weights(w, self.border, p) for s, w, p in zip(self.sides, block, (ys, xs), strict=True)
                 )
@@ -126,8 +131,17 @@ class Renderer:
             return self.placed.features
         if self._kept[0] != block:
             part = bordered(self.z, self.border, block)
-            self._kept = (block, compute_features(self.engine, self.sheet, [(part, 0, 0)]))
+            self._kept = (block, compute_features(self.engine, self.sheet, [(part, 0, 0)], self._moments))
         return self._kept[1]
+
+    def _gather(self) -> models.Statistics:
+        """Returns the moments of D's norms over all blocks."""
+        parts, program = [], shared_programs(self.engine.networks).features
+        for block in ((row, col) for row in self.rows for col in self.cols):
+            z, inside = lay_blocks(self.sheet, [(bordered(self.z, self.border, block), 0, 0)])
+            counted = core(self.sheet, block) & inside
+            parts.append(jax.device_get(program(None, counted, self.engine.params, z, inside)[1]))
+        return models.combine(parts)
 
 
 def bordered(z: np.ndarray, border: int, block: Sequence[windows.Window] | None = None) -> np.ndarray:
@@ -138,22 +152,40 @@ def bordered(z: np.ndarray, border: int, block: Sequence[windows.Window] | None 
     return z[rows[:, None], cols]
 
 
-def compute_features(engine: Engine, sheet: Sequence[int], parts: Sequence[tuple[np.ndarray, int, int]]) -> jax.Array:
-    """Applies D to latents that lie on a sheet.
+def lay_blocks(sheet: Sequence[int], parts: Sequence[tuple[np.ndarray, int, int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Lays latents on a sheet.
 
     Args:
-      engine: networks and weights.
       sheet: (height, width) of the sheet in latent cells.
       parts: latents [h w c] with their borders, and the row and column where each begins.
 
     Returns:
-      D's features of the sheet, [1 h w d].
+      The sheet, [1 h w c], and where it holds latents, [1 h w].
     """
     z = np.zeros((1, *sheet, parts[0][0].shape[-1]), np.float32)
     for part, top, left in parts:
         z[0, top : top + part.shape[0], left : left + part.shape[1]] = part
-    inside = frames.rectangles(z.shape[:3], [(0, top, left, *part.shape[:2]) for part, top, left in parts])
-    return engine.networks.run_features(engine.params, z, inside)
+    return z, frames.rectangles(z.shape[:3], [(0, top, left, *part.shape[:2]) for part, top, left in parts])
+
+
+def compute_features(
+    engine: Engine, sheet: Sequence[int], parts: Sequence[tuple[np.ndarray, int, int]], moments=None
+) -> jax.Array:
+    """Applies D to latents that lie on a sheet.
+
+    Args:
+      engine: networks and weights.
+      sheet: as in `lay_blocks`.
+      parts: likewise.
+      moments: moments for D's norms (models.Statistics); None means those of the sheet.
+
+    Returns:
+      D's features of the sheet, [1 h w d].
+    """
+    z, inside = lay_blocks(sheet, parts)
+    if moments is None:
+        return engine.networks.run_features(engine.params, z, inside)
+    return shared_programs(engine.networks).features(moments, None, engine.params, z, inside)[0]
 
 
 def render_together(

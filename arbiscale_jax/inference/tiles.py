@@ -40,6 +40,7 @@ class View(NamedTuple):
     size: tuple[int, int]  # (H, W) of the whole image
     box: tuple[int, int, int, int]  # (top, left, height, width) of the window that is rendered
     dtype: str = "uint8"  # "float32" is not clipped; "uint8" and "uint16" are clipped and rounded
+    statistics: str = "whole"  # one of models.STATISTICS, for D where it is applied to blocks that are blended
 
 
 class Side(NamedTuple):

@@ -1,8 +1,9 @@
 """Cuts an axis of a picture into windows that overlap, so that the memory in use does not depend on its length.
 
 If no network computes a statistic over space, a window is used only where the networks see all that they would see in
-one pass, and it equals that part of one pass. Otherwise norms and attention see one window at a time, so windows
-differ, and blending hides the difference (as in tiled diffusion: Jimenez 2023, "Mixture of Diffusers").
+one pass, and it equals that part of one pass. Otherwise attention sees one window at a time, and norms do, or share
+moments that come near those of one pass; blending hides the difference (as in tiled diffusion: Jimenez 2023, "Mixture
+of Diffusers").
 """
 
 import math

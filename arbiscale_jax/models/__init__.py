@@ -19,6 +19,7 @@ from .layers import NORMS
 from .liif import Axis, axis
 from .local import LinearEncoder, LocalUNet, linear_code
 from .masks import blank, masked, resize_mask
+from .moments import STATISTICS, Statistics, combine, shared_moments
 from .reduce import fine_span, finer_factor, reduction
 from .resize import METHODS, cut_border, interpolate, reflect, reflect_border
 from .unet import UNet
@@ -29,12 +30,14 @@ __all__ = [
     "LEAST_UNET_SIDE",
     "METHODS",
     "NORMS",
+    "STATISTICS",
     "UNETS",
     "Axis",
     "FirstStage",
     "LinearEncoder",
     "LocalUNet",
     "PatchDiscriminator",
+    "Statistics",
     "UNet",
     "UNetDiscriminator",
     "attention_levels",
@@ -42,6 +45,7 @@ __all__ = [
     "blank",
     "build_first_stage",
     "build_unet",
+    "combine",
     "complete",
     "cut_border",
     "decoder_reach",
@@ -57,6 +61,7 @@ __all__ = [
     "reflect",
     "reflect_border",
     "resize_mask",
+    "shared_moments",
     "spatial_factor",
     "spectral_norm",
 ]

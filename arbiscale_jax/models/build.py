@@ -18,6 +18,7 @@ _ADDED = {  # fields that were added later, with their values for a configuratio
     "unet": {"architecture": "adm", "norm": "group", "mid_attention": True, "strength": False},
     "sampling": {
         "restore": -1.0,
+        "statistics": "whole",
         "finest": 0.0,
         "start": 0.0,
         "refine": 0,

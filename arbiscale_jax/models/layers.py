@@ -5,6 +5,7 @@ Axis letters: b is the batch, h and w are space, n tokens, m heads, c channels.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,12 +25,45 @@ def with_remat(block: type[nn.Module], remat: bool) -> type[nn.Module]:
     return nn.remat(block) if remat else block
 
 
-class GroupNorm(nn.Module):
-    """Applies group normalisation to x [b h w c], with float32 statistics and the variance in two passes.
+class Moments(NamedTuple):
+    """Holds the moments of the groups of channels of each example."""
 
-    It equals that of flax with use_fast_variance=False. It takes half the time on a CPU, since it averages over space
-    first and over the few channels of a group afterwards. With `inside` [b h w] the statistics are those of the cells
-    where it is true; each example needs one.
+    mean: Any  # [b groups]
+    variance: Any  # [b groups]
+    count: Any  # number of cells over which they were taken, [b]
+
+
+def group_moments(x, num_groups: int, inside=None) -> Moments:
+    """Returns the moments of x [b h w c] over groups of channels and over the cells where `inside` [b h w] is true.
+
+    The variance is taken in two passes, in float32. The mean over space comes first and that over the few channels of a
+    group afterwards, which takes half the time on a CPU.
+    """
+    b, h, w, c = x.shape
+    x = x.astype(jnp.float32).reshape(b, h * w, c)
+    share = None if inside is None else inside.reshape(b, h * w, 1).astype(jnp.float32)
+    count = jnp.full(b, h * w, jnp.float32) if share is None else jnp.sum(share, axis=(1, 2))
+
+    def group_mean(x):  # b n c -> b groups
+        mean = jnp.mean(x, axis=1)
+        if share is not None:  # the maximum keeps the numbers finite where nothing is counted
+            mean = jnp.sum(jnp.where(share > 0, x, 0), axis=1) / jnp.maximum(count, 1)[:, None]
+        return jnp.mean(mean.reshape(b, num_groups, c // num_groups), axis=2)
+
+    mean = group_mean(x)
+    return Moments(mean, group_mean(jnp.square(x - _of_channels(mean, c))), count)
+
+
+def _of_channels(x, channels: int):
+    """Repeats values of groups [b groups] for the channels of each -> [b 1 channels]."""
+    return jnp.repeat(x, channels // x.shape[1], axis=1)[:, None]
+
+
+class GroupNorm(nn.Module):
+    """Applies group normalisation to x [b h w c] with the moments of `group_moments`.
+
+    It equals that of flax with use_fast_variance=False. With `inside` [b h w] the moments are those of the cells where
+    it is true; each example needs one. With `moments` they are given (models/moments.py).
 
     Raises:
       ValueError: if the channels are not a multiple of num_groups.
@@ -40,26 +74,15 @@ class GroupNorm(nn.Module):
     dtype: jnp.dtype = jnp.float32  # type of the output
 
     @nn.compact
-    def __call__(self, x, inside=None):  # b h w c; b h w
+    def __call__(self, x, inside=None, moments: Moments | None = None):  # b h w c; b h w
         b, h, w, c = x.shape
         if c % self.num_groups:
             raise ValueError(f"GroupNorm needs channels divisible by num_groups={self.num_groups}, got {c}.")
         scale = self.param("scale", nn.initializers.ones_init(), (c,))
         bias = self.param("bias", nn.initializers.zeros_init(), (c,))
-
-        def mean(x):  # b n c -> b c
-            if inside is None:
-                return jnp.mean(x, axis=1)
-            share = inside.reshape(b, h * w, 1).astype(jnp.float32)
-            return jnp.sum(jnp.where(share > 0, x, 0), axis=1) / jnp.sum(share, axis=1)
-
-        def group_mean(x):  # b n c -> b 1 c
-            groups = mean(x).reshape(b, self.num_groups, -1)
-            return jnp.broadcast_to(jnp.mean(groups, axis=2, keepdims=True), groups.shape).reshape(b, 1, c)
-
-        x = x.astype(jnp.float32).reshape(b, h * w, c)
-        x = x - group_mean(x)
-        x = x * (jax.lax.rsqrt(group_mean(jnp.square(x)) + self.epsilon) * scale.reshape(1, 1, c))
+        moments = group_moments(x, self.num_groups, inside) if moments is None else moments
+        x = x.astype(jnp.float32).reshape(b, h * w, c) - _of_channels(moments.mean, c)
+        x = x * (_of_channels(jax.lax.rsqrt(moments.variance + self.epsilon), c) * scale.reshape(1, 1, c))
         x = x + bias.reshape(1, 1, c)
         return x.reshape(b, h, w, c).astype(self.dtype)
 

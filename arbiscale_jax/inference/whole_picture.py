@@ -1,0 +1,166 @@
+"""Samples a picture in windows whose norms share the statistics of the whole picture.
+
+Every network is applied twice to each window: once to gather moments (models/moments.py), and once with those of the
+whole. z_t is one array for the whole picture, and the windows' predictions of eps are blended in each step (Bar-Tal et
+al. 2023, "MultiDiffusion"). Attention sees one window at a time.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from arbiscale_jax import diffusion, models
+
+from .engine import Engine
+from .networks import Given
+from .plan import Part, Plan, make_piles
+from .shared_statistics import core, shared_programs
+from .sheets import Inputs, Job, cell_names, lay_out, paste
+
+
+class _Window(NamedTuple):
+    part: Part
+    grid: tuple[int, int]  # latent cells of its array
+    inputs: Inputs
+
+    def cut(self, whole: np.ndarray, plan: Plan) -> np.ndarray:
+        """Returns the part of a whole array of latents [h w c], in the window's own array [1 h w c]."""
+        out = np.zeros((1, *self.grid, whole.shape[-1]), np.float32)
+        (h, w), (top, left) = plan.cells(self.part.size), plan.origin(self.part)
+        out[0, :h, :w] = whole[top : top + h, left : left + w]
+        return out
+
+
+class WholePicture:
+    """Samples latents of one picture.
+
+    Args:
+      engine: networks and weights.
+      job: what is sampled; of its pictures, only one.
+      plan: how the picture is cut up.
+      number: the picture's number.
+    """
+
+    def __init__(self, engine: Engine, job: Job, plan: Plan, number: int):
+        self.engine, self.job, self.plan, self.image = engine, job, plan, job.images[number]
+        self.size = plan.cells(plan.padded(self.image.shape))
+        self.programs = shared_programs(engine.networks)
+        self._piles = make_piles(engine.config, plan, [self.image.shape])
+        self._windows: list[_Window] = []
+        self._advance: Callable[[], object] = lambda: None
+
+    def passes(self) -> int:
+        """Returns how often a network is applied to a window."""
+        options, count = self.job.options, sum(len(pile.sheets) for pile in self._piles)
+        return count * (2 + len(self.job.numbers) * (2 * options.steps + 3 * options.refine))
+
+    def sample(self, advance: Callable[[], object]) -> np.ndarray:
+        """Samples latents of the padded picture.
+
+        Args:
+          advance: a function that is called after each network that was applied to a window.
+
+        Returns:
+          [answers h w c], on the host.
+        """
+        self._advance = advance
+        self._windows = [
+            _Window(
+                part,
+                self.plan.cells(pile.sheet),
+                lay_out(self.engine, self.plan, [self.image], pile.sheet, [[part]]),
+            )
+            for pile in self._piles
+            for [part] in pile.sheets
+        ]
+        found = [(window.inputs.lr, window.inputs.frame) for window in self._windows]
+        of_encoder = self._gather(self.programs.condition, found, self._cores("inside"))
+        c = self._blend(self.programs.condition, found, of_encoder)
+        answers = []
+        for number in self.job.numbers:
+            z = self._answer(number, c)
+            for _ in range(self.job.options.refine):
+                z = self._refine(z, c)
+            answers.append(z)
+        return np.stack(answers)
+
+    def _answer(self, number: int, c: np.ndarray) -> np.ndarray:
+        options, networks, engine = self.job.options, self.engine.networks, self.engine
+        cells = cell_names([number], [-round(self.plan.border * self.plan.ratio)] * 2, self.size)
+        strength, key = engine.strength(options.restore, 1), jax.random.key(self.job.seed)
+        conditions = [window.cut(c, self.plan) for window in self._windows]
+        counted = self._cores("padded")
+
+        def eps_fn(z_t, t):
+            whole = np.asarray(z_t)[0]
+            given = [
+                (window.cut(whole, self.plan), t, condition, strength, window.inputs.frame)
+                for window, condition in zip(self._windows, conditions, strict=True)
+            ]
+            shared = self._gather(self.programs.eps, given, counted)
+            return jnp.asarray(self._blend(self.programs.eps, given, shared)[None])
+
+        def draw(step):
+            return diffusion.cell_noise(key, cells, step + 1, c.shape[-1])
+
+        z_T = networks.run_first(Given(jnp.asarray(c[None]), strength, cells, key), options=options.compiled)
+        found = diffusion.sample_eagerly(
+            eps_fn,
+            z_T,
+            networks.alpha_bar,
+            steps=options.steps,
+            sampler=options.sampler,
+            start=options.start or 1.0,
+            noise=diffusion.Noise(options.eta, draw),
+        )
+        return np.asarray(found)[0]
+
+    def _refine(self, z: np.ndarray, c: np.ndarray) -> np.ndarray:
+        """Corrects latents [h w c] by back-projection, for which D's moments and those of E on the render count."""
+        given, seen, border = [], [], self.engine.networks.border
+        for window in self._windows:
+            own, frame, how = window.cut(z, self.plan), window.inputs.frame, window.inputs.seen
+            given.append((own, window.cut(c, self.plan), frame, how))
+            seen.append((own,) if how is None else (own[:, how.rows[0]][:, :, how.cols[0]], how.inside))
+        grown = [[side + 2 * border for side in window.grid] for window in self._windows]
+        counted = [
+            core(grid, (window.part.rows, window.part.cols), self.plan.ratio, border)
+            & (True if window.inputs.seen is None else window.inputs.seen.inside)
+            for grid, window in zip(grown, self._windows, strict=True)
+        ]
+        of_decoder = self._gather(self.programs.features, seen, counted)
+        of_encoder = self._gather(self.programs.refine, given, self._cores("inside"), of_decoder)
+        return self._blend(self.programs.refine, given, {**of_encoder, **of_decoder})
+
+    def _cores(self, mask: str) -> list[np.ndarray]:
+        found = []
+        for window in self._windows:
+            mine = core(window.grid, (window.part.rows, window.part.cols), self.plan.ratio)
+            frame = window.inputs.frame
+            found.append(mine if frame is None else mine & getattr(frame, mask))
+        return found
+
+    def _gather(
+        self,
+        program: Callable,
+        given: Sequence[tuple],
+        counted: Sequence[np.ndarray],
+        known: models.Statistics | None = None,
+    ) -> models.Statistics:
+        """Returns the moments of the whole picture, of norms other than those whose moments are known."""
+        parts = []
+        for args, mask in zip(given, counted, strict=True):
+            parts.append(jax.device_get(program(known, mask, self.engine.params, *args)[1]))
+            self._advance()
+        return models.combine(parts)
+
+    def _blend(self, program: Callable, given: Sequence[tuple], shared: models.Statistics) -> np.ndarray:
+        """Returns the windows' results [1 h w c], computed with the moments `shared`, as one array [h w c]."""
+        canvas = np.zeros((*self.size, self.engine.config["first_stage"]["z_channels"]), np.float32)
+        for window, args in zip(self._windows, given, strict=True):
+            paste(canvas, np.asarray(program(shared, None, self.engine.params, *args)[0])[0], self.plan, window.part)
+            self._advance()
+        return canvas
