@@ -258,6 +258,8 @@ def test_a_prepared_set_is_opened_as_its_folder_is(folder, tmp_path):
         ([*UPSCALE, "--model=bicubic", "--num=3"], "--num belongs to the task generate"),
         ([*UPSCALE, "--model=bicubic", "--eta=nan"], "--eta=nan"),
         ([*UPSCALE, "--model=bicubic", "--output=photos/0.png"], "is a file"),
+        ([*GENERATE, "--restore=0.5"], "--restore belongs to the task upscale"),
+        ([*GENERATE, "--statistics=window"], "--statistics belongs to the task upscale"),
         (["--task=generate", "--model=toy_gen"], "Give --data"),
         (["--task=generate", "--model=toy_gen", "--metrics=selfssim"], "--sizes=128,160,192"),
         (["--task=generate", "--model=toy_gen", "--metrics=selfssim", "--sizes=4,8"], "at least 11 pixels"),

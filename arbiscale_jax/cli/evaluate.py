@@ -24,7 +24,7 @@ generation features/, from which an interrupted run continues.
 _OF_TASK = {
     "upscale": (
         *("scales", "protocol", "lr-size", "border", "max-images", "max-side", "samples", "sheet"),
-        *("start", "refine"),
+        *sampling.OF_UPSCALING,
     ),
     "generate": ("sizes", "num", "features", "inception-weights", "batch-size"),
 }

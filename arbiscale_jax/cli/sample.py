@@ -23,7 +23,7 @@ USAGE = {
 }
 DEFAULT_MODELS = {"upscale": "photos", "generate": "emoji"}  # names of bundled models
 _OF_TASK = {
-    "upscale": ("input", "scale", "size", "samples", "start", "refine", "restore", "statistics", "box", "max-pixels"),
+    "upscale": ("input", "scale", "size", "samples", *sampling.OF_UPSCALING, "box", "max-pixels"),
     "generate": ("num", "sizes"),
 }
 

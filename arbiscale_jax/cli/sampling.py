@@ -6,11 +6,12 @@ from absl import flags
 
 from arbiscale_jax.errors import UserError
 
-NAMES = ("steps", "sampler", "eta", "start", "refine", "restore", "statistics")
+OF_UPSCALING = ("start", "refine", "restore", "statistics")  # flags that generating does not have
+NAMES = ("steps", "sampler", "eta", *OF_UPSCALING)
 
 
 def define(flag_values: flags.FlagValues, *, upscaling: bool) -> None:
-    """Defines --seed and the flags of NAMES, of which --start and those behind it only if `upscaling`."""
+    """Defines --seed and the flags of NAMES, those of OF_UPSCALING only if `upscaling`."""
     f = flag_values
     flags.DEFINE_integer("seed", 0, "The seed of the noise.", lower_bound=0, upper_bound=2**32 - 1, flag_values=f)
     flags.DEFINE_integer("steps", None, "Denoising steps to make; default: the model's.", lower_bound=1, flag_values=f)

@@ -16,6 +16,7 @@ from .engine import Engine, make_engine
 from .networks import Given
 from .options import resolve
 from .rendering import Renderer, View
+from .sheets import cell_names
 
 
 class LatentModel:
@@ -165,9 +166,9 @@ class LatentModel:
             raise UserError(f"start, the share of the times that sampling visits, lies in (0, 1], got {start}.")
         options = resolve(self.config, dict(steps=steps, sampler=sampler, eta=eta, start=start))
         z_T = jnp.asarray(z_T, jnp.float32)
-        names = np.meshgrid(*(np.arange(n, dtype=np.int32) for n in z_T.shape[:3]), indexing="ij")
+        cells = cell_names(np.arange(len(z_T)), (0, 0), z_T.shape[1:3])
         strength = self.engine.strength(options.restore, len(z_T))
-        given = Given(c, strength, np.stack(names, axis=-1), jax.random.key(whole(seed, "seed", 0)))
+        given = Given(c, strength, cells, jax.random.key(whole(seed, "seed", 0)))
         params = self.engine.unet(conditioned=c is not None)
         return self.engine.networks.run_sample(params, z_T, given, options=options.compiled)
 

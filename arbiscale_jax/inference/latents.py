@@ -66,8 +66,7 @@ def _upscale(engine: Engine, job: Job, plan: Plan) -> Iterator[list[tuple[int, n
     apart = [i for i, shape in enumerate(shapes) if job.options.statistics == "whole" and plan.blends(shape)]
     rest = [i for i in range(len(shapes)) if i not in set(apart)]
     batches = list(_batches(engine, plan, [shapes[i] for i in rest], len(job.numbers)))
-    pictures = [WholePicture(engine, job, plan, i) for i in apart]
-    done, total = 0, len(batches) + sum(picture.passes() for picture in pictures)
+    done = 0
 
     def advance():
         nonlocal done
@@ -75,12 +74,14 @@ def _upscale(engine: Engine, job: Job, plan: Plan) -> Iterator[list[tuple[int, n
         if job.progress:
             job.progress(done, total)
 
+    pictures = [WholePicture(engine, job, plan, i, advance) for i in apart]
+    total = len(batches) + sum(picture.passes() for picture in pictures)
     some = job._replace(images=[job.images[i] for i in rest])
     for found in _upscale_batches(engine, some, plan, batches):
         advance()
         yield [(rest[number], z) for number, z in found]
     for i, picture in zip(apart, pictures, strict=True):
-        yield [(i, plan.crop(picture.sample(advance), shapes[i]))]
+        yield [(i, plan.crop(picture.sample(), shapes[i]))]
 
 
 Batch = tuple[Pile, int, list[tuple[int, int]]]  # how many units are computed together, and which: (sheet, answer)

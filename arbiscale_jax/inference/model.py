@@ -9,9 +9,10 @@ import numpy as np
 
 from .checks import check_box, check_image, check_memory, check_size, output_size, whole
 from .latent_model import LatentModel
-from .latents import Job, generate_all, upscale_together
+from .latents import generate_all, upscale, upscale_together
 from .options import GenerateOptions, UpscaleOptions, check_names, resolve
 from .rendering import View, render_together
+from .sheets import Job
 
 
 class Model(LatentModel):
@@ -83,10 +84,11 @@ class Model(LatentModel):
         """
         check_names(sampling, UpscaleOptions)
         images, sizes = [check_image(image) for image in images], [check_size(size) for size in sizes]
-        statistics, kinds = resolve(self.config, sampling).statistics, [image.dtype.name for image in images]
-        views = [View(size, check_box(box, size), kind, statistics) for size, kind in zip(sizes, kinds, strict=True)]
+        job = self._job(images, samples, sampling)
+        shared, kinds = job.options.statistics, [image.dtype.name for image in images]
+        views = [View(size, check_box(box, size), kind, shared) for size, kind in zip(sizes, kinds, strict=True)]
         self.engine.need_decoder()
-        for found in self._latents(images, samples, sampling):
+        for found in upscale_together(self.engine, job):
             for i in range(samples):
                 chosen = [views[number] for number, _ in found]
                 for k, bands in render_together(self.engine, [z[i] for _, z in found], chosen):
@@ -110,14 +112,13 @@ class Model(LatentModel):
           The latents, [samples, h', w', c].
         """
         check_names(sampling, UpscaleOptions)
-        found = self._latents([check_image(image)], samples, sampling)
-        return jnp.asarray([z for some in found for _, z in some][0])
+        [(_, z)] = upscale(self.engine, self._job([check_image(image)], samples, sampling))
+        return jnp.asarray(z)
 
-    def _latents(self, images, samples, sampling) -> Iterator[list[tuple[int, np.ndarray]]]:
+    def _job(self, images, samples, sampling) -> Job:
         self.engine.need_condition()
         numbers, seed = range(whole(samples, "samples", 1)), whole(sampling.get("seed", 0), "seed", 0)
-        options = resolve(self.config, sampling)
-        return upscale_together(self.engine, Job(images, numbers, options, seed, sampling.get("progress")))
+        return Job(images, numbers, resolve(self.config, sampling), seed, sampling.get("progress"))
 
     def generate(
         self, num: int = 1, size: Sequence[int] | None = None, **sampling: Unpack[GenerateOptions]

@@ -1,6 +1,7 @@
 """Renders windows of images of any size, which need not exist as a whole, from latents of any size."""
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +12,7 @@ from arbiscale_jax import models
 from . import frames, windows
 from .engine import Engine
 from .memory import decoding_bytes, largest_side
-from .shared_statistics import core, shared_programs
+from .shared_statistics import core, gather, shared_programs
 from .tiles import View, make_sides, to_integers
 
 BLOCK = 320  # side of the blocks of latent cells, without borders, to which D is applied where it sees a window alone
@@ -56,16 +57,12 @@ class Renderer:
             frames.sheet_side(max(window.length for window in side), 2 * self.border, windows=len(side))
             for side in (self.rows, self.cols)
         ]
-        several = len(self.rows) * len(self.cols) > 1
-        self.blended = several and reach is None
+        self.blended = reach is None and len(self.rows) * len(self.cols) > 1
         self._kept: tuple[Any, Any] = (None, None)  # the last block and its features
-        self._moments: models.Statistics | None = None
 
     def bands(self) -> Iterator[tuple[int, np.ndarray]]:
         """Yields (first row within the box, rows [n, width, 3]) from the top down."""
         (top, left, height, width), dtype, blended = self.view.box, self.view.dtype, self.blended
-        if blended and self.view.statistics == "whole" and self._moments is None:
-            self._moments = self._gather()
         step = max(1, BAND_BYTES // (12 * width) // self.sides[0].tile) * self.sides[0].tile
         first = top
         while first < top + height:
@@ -134,14 +131,18 @@ class Renderer:
             self._kept = (block, compute_features(self.engine, self.sheet, [(part, 0, 0)], self._moments))
         return self._kept[1]
 
-    def _gather(self) -> models.Statistics:
-        """Returns the moments of D's norms over all blocks."""
-        parts, program = [], shared_programs(self.engine.networks).features
-        for block in ((row, col) for row in self.rows for col in self.cols):
-            z, inside = lay_blocks(self.sheet, [(bordered(self.z, self.border, block), 0, 0)])
-            counted = core(self.sheet, block) & inside
-            parts.append(jax.device_get(program(None, counted, self.engine.params, z, inside)[1]))
-        return models.combine(parts)
+    @cached_property
+    def _moments(self) -> models.Statistics | None:
+        """Returns the moments of D's norms over all blocks, or None if each block has its own."""
+        if not self.blended or self.view.statistics != "whole":
+            return None
+
+        def calls():
+            for block in ((row, col) for row in self.rows for col in self.cols):
+                z, inside = lay_blocks(self.sheet, [(bordered(self.z, self.border, block), 0, 0)])
+                yield core(self.sheet, block) & inside, (z, inside)
+
+        return gather(shared_programs(self.engine.networks).features, self.engine.params, calls())
 
 
 def bordered(z: np.ndarray, border: int, block: Sequence[windows.Window] | None = None) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Compiles networks whose norms share statistics over windows, and says which cells each window counts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -56,3 +56,20 @@ def core(grid: Sequence[int], spans: Sequence[windows.Window], ratio: float = 1.
         high = border + round((one.last - one.start) * ratio) if one.ramp[1] else side
         lines.append((at >= low) & (at < high))
     return (lines[0][:, None] & lines[1])[None]
+
+
+def gather(
+    program: Callable,
+    params: Mapping,
+    calls: Iterable[tuple[np.ndarray, Sequence]],
+    known: models.Statistics | None = None,
+) -> models.Statistics:
+    """Applies a network to all windows and returns the moments of the whole, of norms whose moments are not known.
+
+    Args:
+      program: one of `shared_programs`.
+      params: the weights.
+      calls: for each window the cells that it counts, as `core` returns them, and the network's further arguments.
+      known: moments that norms use; the others use those of the window.
+    """
+    return models.combine([jax.device_get(program(known, counted, params, *args)[1]) for counted, args in calls])

@@ -53,7 +53,18 @@ def cell_names(numbers: Sequence[int] | np.ndarray, first: Sequence[int], size: 
 
 
 def lay_out(engine: Engine, plan: Plan, images, sheet: tuple[int, int], sheets: Sequence[Sequence[Part]]) -> Inputs:
-    """Lays parts on sheets; `sheet` is (height, width) of a sheet in input pixels."""
+    """Lays parts of pictures on sheets.
+
+    Args:
+      engine: networks and weights.
+      plan: how the pictures are padded.
+      images: the pictures, uint8 or uint16 [h w 3].
+      sheet: (height, width) of a sheet in input pixels.
+      sheets: the parts on each sheet.
+
+    Returns:
+      The arrays of the sheets, on the host.
+    """
     border, grid, networks = round(plan.border * plan.ratio), plan.cells(sheet), engine.networks
     lr, cells = np.zeros((len(sheets), *sheet, 3), np.float32), np.zeros((len(sheets), *grid, 3), np.int32)
     boxes, sizes = [], [grid] * len(sheets)

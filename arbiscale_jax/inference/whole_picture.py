@@ -6,6 +6,7 @@ al. 2023, "MultiDiffusion"). Attention sees one window at a time.
 """
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import jax
@@ -17,7 +18,7 @@ from arbiscale_jax import diffusion, models
 from .engine import Engine
 from .networks import Given
 from .plan import Part, Plan, make_piles
-from .shared_statistics import core, shared_programs
+from .shared_statistics import core, gather, shared_programs
 from .sheets import Inputs, Job, cell_names, lay_out, paste
 
 
@@ -42,40 +43,32 @@ class WholePicture:
       job: what is sampled; of its pictures, only one.
       plan: how the picture is cut up.
       number: the picture's number.
+      advance: a function that is called after each network that was applied to a window.
     """
 
-    def __init__(self, engine: Engine, job: Job, plan: Plan, number: int):
-        self.engine, self.job, self.plan, self.image = engine, job, plan, job.images[number]
+    def __init__(self, engine: Engine, job: Job, plan: Plan, number: int, advance: Callable[[], object]):
+        self.engine, self.job, self.plan, self.advance = engine, job, plan, advance
+        self.image = job.images[number]
         self.size = plan.cells(plan.padded(self.image.shape))
         self.programs = shared_programs(engine.networks)
         self._piles = make_piles(engine.config, plan, [self.image.shape])
-        self._windows: list[_Window] = []
-        self._advance: Callable[[], object] = lambda: None
 
     def passes(self) -> int:
         """Returns how often a network is applied to a window."""
         options, count = self.job.options, sum(len(pile.sheets) for pile in self._piles)
         return count * (2 + len(self.job.numbers) * (2 * options.steps + 3 * options.refine))
 
-    def sample(self, advance: Callable[[], object]) -> np.ndarray:
-        """Samples latents of the padded picture.
-
-        Args:
-          advance: a function that is called after each network that was applied to a window.
-
-        Returns:
-          [answers h w c], on the host.
-        """
-        self._advance = advance
-        self._windows = [
-            _Window(
-                part,
-                self.plan.cells(pile.sheet),
-                lay_out(self.engine, self.plan, [self.image], pile.sheet, [[part]]),
-            )
+    @cached_property
+    def _windows(self) -> list[_Window]:
+        engine, plan = self.engine, self.plan
+        return [
+            _Window(part, plan.cells(pile.sheet), lay_out(engine, plan, [self.image], pile.sheet, [[part]]))
             for pile in self._piles
             for [part] in pile.sheets
         ]
+
+    def sample(self) -> np.ndarray:
+        """Returns latents of the padded picture, [answers h w c], on the host."""
         found = [(window.inputs.lr, window.inputs.frame) for window in self._windows]
         of_encoder = self._gather(self.programs.condition, found, self._cores("inside"))
         c = self._blend(self.programs.condition, found, of_encoder)
@@ -150,17 +143,19 @@ class WholePicture:
         counted: Sequence[np.ndarray],
         known: models.Statistics | None = None,
     ) -> models.Statistics:
-        """Returns the moments of the whole picture, of norms other than those whose moments are known."""
-        parts = []
-        for args, mask in zip(given, counted, strict=True):
-            parts.append(jax.device_get(program(known, mask, self.engine.params, *args)[1]))
-            self._advance()
-        return models.combine(parts)
+        """Returns the moments of the whole picture, as `gather` does."""
+
+        def calls():
+            for args, mask in zip(given, counted, strict=True):
+                yield mask, args
+                self.advance()
+
+        return gather(program, self.engine.params, calls(), known)
 
     def _blend(self, program: Callable, given: Sequence[tuple], shared: models.Statistics) -> np.ndarray:
         """Returns the windows' results [1 h w c], computed with the moments `shared`, as one array [h w c]."""
         canvas = np.zeros((*self.size, self.engine.config["first_stage"]["z_channels"]), np.float32)
         for window, args in zip(self._windows, given, strict=True):
             paste(canvas, np.asarray(program(shared, None, self.engine.params, *args)[0])[0], self.plan, window.part)
-            self._advance()
+            self.advance()
         return canvas
