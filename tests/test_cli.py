@@ -235,8 +235,9 @@ def test_keyboard_interrupt_exits_130_and_bugs_keep_their_traceback(capsys):
 def test_interrupting_a_command_ends_it_at_once_and_leaves_nothing(folder):
     """The program that runs on the device cannot be ended, so the process does not wait for it."""
     code = (
-        "import pathlib, threading, time; from arbiscale_jax.cli import program\n"
+        "import pathlib, signal, threading; from arbiscale_jax.cli import program\n"
         "from arbiscale_jax.runtime.whole_files import replacing\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job in the background inherits SIG_IGN\n"
         "def work():\n"
         "    with replacing(pathlib.Path('half.png')):\n"
         "        print('begun', flush=True)\n"
