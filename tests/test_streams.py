@@ -18,8 +18,8 @@ from image_files import pixels
 from waiting import run
 
 from arbiscale_jax import UserError
-from arbiscale_jax.cli import row_formats
-from arbiscale_jax.cli.streams import open_stream
+from arbiscale_jax.images import row_formats
+from arbiscale_jax.images.streams import open_stream
 
 MODES = list(itertools.product((1, 2, 3, 4), (np.uint8, np.uint16)))
 PIECE = np.zeros((2, 5, 3), np.uint8)
@@ -236,7 +236,7 @@ def test_files_that_cannot_be(tmp_path):
 PEAK = """
 import sys
 import numpy as np
-from arbiscale_jax.cli.streams import open_stream
+from arbiscale_jax.images.streams import open_stream
 
 def peak():  # in KiB; getrusage's would begin with that of the process that started this one
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))

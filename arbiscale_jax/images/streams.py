@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import DTypeLike
 
-from arbiscale_jax.cli.row_formats import Png, Tiff
 from arbiscale_jax.errors import UserError
+from arbiscale_jax.images.row_formats import Png, Tiff
 from arbiscale_jax.runtime.whole_files import replacing
 
 DTYPES = (np.dtype(np.uint8), np.dtype(np.uint16))
