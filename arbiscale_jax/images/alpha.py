@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
-from scipy import ndimage
 
 BAND_ROWS = 256  # of a result, which are computed at once
 
@@ -40,6 +39,8 @@ def bleed(pixels: np.ndarray) -> np.ndarray:
     colours, clear = pixels[..., :-1], pixels[..., -1] == 0
     if not clear.any() or clear.all():
         return colours
+    from scipy import ndimage  # here, since it takes long to import
+
     nearest = np.empty((2, *clear.shape), np.int32)  # y and x
     ndimage.distance_transform_edt(clear, return_distances=False, return_indices=True, indices=nearest)
     return colours[nearest[0], nearest[1]]

@@ -116,9 +116,12 @@ def _decode_png(file: BinaryIO, name: str, max_pixels: int) -> Picture:
     width, height = struct.unpack_from(">II", png.pixels, 16)
     check_pixels(height, width, name, max_pixels)
     if png.animation and not png.starts_with_frame:
-        with open_pillow(BytesIO(png.animation), name, max_pixels) as image:
-            image.seek(1)  # the picture before it is for readers that know no animations
-            return finished(to_raster(image), png.info, 1, "PNG", png.gamma)
+        try:
+            with open_pillow(BytesIO(png.animation), name, max_pixels) as image:
+                image.seek(1)  # the picture before it is for readers that know no animations
+                return finished(to_raster(image), png.info, 1, "PNG", png.gamma)
+        except (EOFError, ValueError, SyntaxError, OSError):
+            pass  # the animation is damaged, and that picture may not be
     if png.depth == 16 and png.colour in (0, 2, 4, 6):
         values = png_format.decode_deep(png)
         colours = values[..., : values.shape[2] - (png.colour in (4, 6))]

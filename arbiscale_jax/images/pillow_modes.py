@@ -26,8 +26,9 @@ def to_raster(image: Image.Image) -> Raster:
     if mode in _OPAQUE:
         image, mode = image.convert(_OPAQUE[mode]), _OPAQUE[mode]
     if mode == "LAB":
-        lab = np.asarray(image).astype(np.float64)
-        return Raster(from_lab((lab - (0, 128, 128)) * (100 / 255, 1, 1)))
+        lab = np.asarray(image)  # a* and b* are signed bytes
+        signed = lab.view(np.int8).astype(np.float64)
+        return Raster(from_lab(np.stack([lab[..., 0] * (100 / 255), signed[..., 1], signed[..., 2]], -1)))
     values = np.asarray(image)
     if mode == "F" or mode.startswith("I"):
         values = to_levels(values.astype(np.uint16) if mode.startswith("I;16") else values)

@@ -54,8 +54,9 @@ def parse(content: bytes) -> Png:
             moving.append(whole)
             found[kind] = b""
         elif kind in _MOVING:
-            moving.append(whole)
-            found[kind] = b""
+            if kind != b"acTL" or (intact and len(data) == 8):
+                moving.append(whole)
+                found[kind] = b""
         elif not intact:
             continue
         elif kind in (b"tEXt", b"zTXt", b"iTXt"):
@@ -74,7 +75,7 @@ def parse(content: bytes) -> Png:
     info = dict(icc=icc or None, exif=exif, dpi=_dpi(found.get(b"pHYs", b"")), text=texts)
     if icc or b"sRGB" in found or b"cICP" in found:
         gamma = None
-    animation = b"".join(moving) if b"acTL" in found else None
+    animation = b"".join(moving) if b"acTL" in found and b"fcTL" in found else None
     clear = _clear(found.get(b"tRNS", b""), colour)
     return Png(b"".join(still), animation, depth, colour, clear, gamma, info, framed)
 
