@@ -443,7 +443,7 @@ def test_pictures_are_turned_upright_once(orientation, tmp_path):
         options = {"WEBP": {"lossless": True}, "JPEG": {"quality": 100, "subsampling": 0}}.get(kind, {})
         found = equal(encoded(turned, kind, exif=exif_of(orientation), **options), wanted, atol=4 * (kind == "JPEG"))
         for suffix in (".jpg", ".png", ".tif", ".webp"):
-            aj.save(tmp_path / f"a{suffix}", found)
+            aj.save(tmp_path / f"a{suffix}", found, quality=100)
             again = aj.read(tmp_path / f"a{suffix}")
             assert again.pixels.shape == wanted.shape
             np.testing.assert_allclose(again.pixels.astype(int), wanted.astype(int), atol=16)
@@ -842,6 +842,47 @@ def test_read_image_shows_everything_as_rgb_on_white():
     assert images.decode_image(encoded(values), "a").tolist() == wanted
     assert images.decode_image(png(values.astype(np.uint16) * 257, 6), "a").tolist() == wanted
     assert images.decode_image(encoded(np.full((1, 1), 32896, np.uint16)), "a").tolist() == [[[128] * 3]]
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I", "F"])
+def test_read_image_takes_every_mode(tmp_path, mode):
+    grey = np.full((4, 6), 255, np.uint8)
+    grey[:, :3] = 0
+    if mode in ("I;16", "I", "F"):
+        white, dtype = {"I;16": (65535, np.uint16), "I": (65535, np.int32), "F": (1, np.float32)}[mode]
+        image = Image.fromarray((grey // 255).astype(dtype) * dtype(white))
+    else:
+        image = Image.fromarray(grey).convert(mode)
+    image.save(tmp_path / "a.tif" if mode not in ("LA",) else tmp_path / "a.png")
+    read = images.read_image(next(tmp_path.glob("a.*")))
+    assert read.shape == (4, 6, 3) and read.dtype == np.uint8
+    np.testing.assert_allclose(read, np.repeat(grey[:, :, None], 3, axis=2), atol=1)
+
+
+def test_read_image_keeps_16_bit_grey_in_proportion(tmp_path):
+    Image.fromarray(np.full((2, 2), 32896, np.uint16)).save(tmp_path / "a.png")
+    assert images.read_image(tmp_path / "a.png")[0, 0].tolist() == [128, 128, 128]
+
+
+def test_read_image_turns_upright_and_puts_transparency_on_white(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned right by 90 degrees
+    Image.fromarray(np.zeros((4, 8, 3), np.uint8)).save(tmp_path / "a.jpg", exif=exif)
+    assert images.read_image(tmp_path / "a.jpg").shape == (8, 4, 3)
+    Image.new("RGBA", (2, 2), (255, 0, 0, 0)).save(tmp_path / "a.png")
+    assert images.read_image(tmp_path / "a.png")[0, 0].tolist() == [255, 255, 255]
+    clear = Image.new("P", (2, 2), 3)
+    clear.putpalette([0] * 768)
+    clear.save(tmp_path / "p.png", transparency=3)
+    assert images.read_image(tmp_path / "p.png")[0, 0].tolist() == [255, 255, 255]
+
+
+def test_a_decompression_bomb_is_refused_by_its_header(tmp_path):
+    Image.new("1", (30000, 30000)).save(tmp_path / "bomb.png")
+    limit = Image.MAX_IMAGE_PIXELS
+    with pytest.raises(UserError, match="30000 x 30000 pixels, more than the 100000000 that are accepted"):
+        images.read_image(tmp_path / "bomb.png")
+    assert Image.MAX_IMAGE_PIXELS == limit
 
 
 # --- alpha ---

@@ -8,6 +8,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
+from arbiscale_jax.errors import UserError
 from arbiscale_jax.images import png as png_format
 from arbiscale_jax.images import tiff
 from arbiscale_jax.images.colour import from_gamma, to_srgb
@@ -38,7 +39,17 @@ def decode_still(file: BinaryIO, name: str, max_pixels: int) -> Picture:
     if head.startswith(png_format.SIGNATURE):
         return _decode_png(file, name, max_pixels)
     if tiff.is_tiff(head):
-        return decode_page(file, tiff.page_indices(file)[0], name, max_pixels)
+        try:
+            return decode_page(file, 0, name, max_pixels)
+        except UserError:
+            raise
+        except Exception as e:  # tifffile reads all tags, of which the pixels may need few
+            file.seek(0)
+            try:
+                with open_pillow(file, name, max_pixels) as image:
+                    return from_pillow(image)
+            except Exception:
+                raise e from None
     if re.match(rb"P[56F]\s|Pf\s|P[56]#", head) and (raster := _deep_pnm(file, name, max_pixels)):
         return finished(raster, {}, 1, "PPM")
     with open_pillow(file, name, max_pixels) as image:
