@@ -30,8 +30,10 @@ from PIL import Image, PngImagePlugin
 
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.images import decode_image, read_frames
+from arbiscale_jax.images.formats import EXTENSIONS
 from arbiscale_jax.images.icc import srgb_profile
 
+EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 9000, 30000, 65536)
 SECONDS, BYTES = 10, 1 << 30
 ADDRESSES = 8 << 30  # the limit on a process: beyond BYTES, which counts what is used
 
@@ -58,22 +60,7 @@ def corpus() -> dict[str, bytes]:
         "I;16": Image.fromarray(grey.astype(np.uint16) * 257),
         "F": Image.fromarray(grey.astype(np.float32) / 255),
     }
-    for kind in (
-        "PNG",
-        "JPEG",
-        "WEBP",
-        "TIFF",
-        "GIF",
-        "BMP",
-        "PPM",
-        "JPEG2000",
-        "AVIF",
-        "TGA",
-        "ICO",
-        "PCX",
-        "SGI",
-        "QOI",
-    ):
+    for kind in EXTENSIONS:
         for mode, image in images.items():
             options = {"pnginfo": text} if kind == "PNG" else {}
             options |= extras if kind in ("PNG", "JPEG", "WEBP", "TIFF") else {}
@@ -124,21 +111,19 @@ def mutated(seed: int, number: int, files: dict[str, bytes]) -> tuple[str, bytes
     names = sorted(files)
     name = names[rng.integers(len(names))]
     content = bytearray(files[name])
-    for _ in range(1 + rng.geometric(0.4)):
+    for _ in range(rng.geometric(0.6)):
         if not content:
             break
         near_head = rng.random() < 0.5  # where formats keep what they are
         place = int(rng.integers(min(len(content), 300) if near_head else len(content)))
-        length = int(rng.integers(1, 1 + max(1, len(content) // 8)))
+        length = int(rng.integers(1, 2 + len(content) // 20))
         match rng.integers(8):
             case 0:
                 content[place] ^= 1 << int(rng.integers(8))
             case 1:
                 content[place] = int(rng.integers(256))
             case 2:
-                extreme = [0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 30000, 65536][
-                    rng.integers(11)
-                ]
+                extreme = EXTREMES[rng.integers(len(EXTREMES))]
                 order = "<>"[rng.integers(2)]
                 content[place : place + 4] = struct.pack(f"{order}I", extreme)
             case 3:

@@ -50,7 +50,7 @@ def decode_still(file: BinaryIO, name: str, max_pixels: int) -> Picture:
                     return from_pillow(image)
             except Exception:
                 raise e from None
-    if re.match(rb"P[56F]\s|Pf\s|P[56]#", head) and (raster := _deep_pnm(file, name, max_pixels)):
+    if re.match(rb"P[56Ff][\s#]", head) and (raster := _deep_pnm(file, name, max_pixels)):
         return finished(raster, {}, 1, "PPM")
     with open_pillow(file, name, max_pixels) as image:
         return from_pillow(image)

@@ -1,5 +1,6 @@
 """Lists the formats of image files that are read, and opens them with Pillow under limits."""
 
+import ctypes
 import logging
 import re
 import threading
@@ -84,6 +85,25 @@ def too_large(size: str, name: str, max_pixels: int) -> UserError:
 
 
 @contextmanager
+def _silent_libtiff() -> Iterator[None]:
+    """Keeps libtiff, where Pillow has it as a shared library, from printing what is wrong with a file."""
+    try:
+        library = ctypes.CDLL(Image.core.__file__)  # its symbols include those of the libraries that it needs
+        setters = [library.TIFFSetErrorHandler, library.TIFFSetWarningHandler]
+    except (OSError, AttributeError, TypeError):
+        setters = []
+    before = []
+    for setter in setters:
+        setter.restype, setter.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+        before.append(setter(None))
+    try:
+        yield
+    finally:
+        for setter, handler in zip(setters, before, strict=True):
+            setter(handler)
+
+
+@contextmanager
 def limited(name: str, max_pixels: int) -> Iterator[None]:
     """Sets Pillow's limit on pixels, silences messages about odd metadata, and turns decoders' errors into UserErrors.
 
@@ -104,7 +124,8 @@ def limited(name: str, max_pixels: int) -> Iterator[None]:
         for one in loggers:
             one.disabled = True
         try:
-            yield
+            with _silent_libtiff():
+                yield
         except UserError:
             raise
         except Image.DecompressionBombError as e:

@@ -1,6 +1,7 @@
 """Decodes the frames of animations and the pages of TIFF files one after another."""
 
 import io
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -93,6 +94,8 @@ def count_frames(file: BinaryIO, name: str, max_pixels: int) -> tuple[int, int |
         if not parts.animation:
             return 1, None, "picture"
         file = io.BytesIO(parts.animation)
+    if re.match(rb"P[1-7Ff]\s", head):  # of which Pillow does not know all
+        return 1, None, "picture"
     image = open_pillow(file, name, max_pixels)  # not closed, since the caller goes on with the file
     num = getattr(image, "n_frames", 1) - bool(image.info.get("default_image"))
     animated = image.format in _ANIMATED or image.format == "PNG"
