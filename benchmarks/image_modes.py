@@ -84,7 +84,7 @@ def content_of(image: Image.Image | None, options: dict, kind: str) -> bytes | N
         return deep_content(kind, **options)
     file = io.BytesIO()
     try:
-        image.save(file, kind, **BEST.get(kind, {}))
+        image.copy().save(file, kind, **BEST.get(kind, {}))
         with Image.open(io.BytesIO(file.getvalue())) as again:
             same = again.mode == image.mode or (kind, image.mode) in REOPENED
     except (OSError, ValueError, KeyError, TypeError):

@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -87,20 +88,25 @@ def too_large(size: str, name: str, max_pixels: int) -> UserError:
 @contextmanager
 def _silent_libtiff() -> Iterator[None]:
     """Keeps libtiff, where Pillow has it as a shared library, from printing what is wrong with a file."""
+    before = [setter(None) for setter in _libtiff_setters()]
+    try:
+        yield
+    finally:
+        for setter, handler in zip(_libtiff_setters(), before, strict=True):
+            setter(handler)
+
+
+@lru_cache(maxsize=1)
+def _libtiff_setters() -> list:
+    """Returns libtiff's functions that take a handler of errors or warnings and return the one before."""
     try:
         library = ctypes.CDLL(Image.core.__file__)  # its symbols include those of the libraries that it needs
         setters = [library.TIFFSetErrorHandler, library.TIFFSetWarningHandler]
     except (OSError, AttributeError, TypeError):
-        setters = []
-    before = []
+        return []
     for setter in setters:
         setter.restype, setter.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
-        before.append(setter(None))
-    try:
-        yield
-    finally:
-        for setter, handler in zip(setters, before, strict=True):
-            setter(handler)
+    return setters
 
 
 @contextmanager

@@ -102,6 +102,8 @@ def decode_deep(png: Png) -> np.ndarray:
         passes = [one for one in passes if min(one) > 0]
     expected = sum(h * (1 + 2 * channels * w) for h, w in passes)
     packed = b"".join(data for kind, data in chunks if kind == b"IDAT")
+    if expected > 1033 * (len(packed) + 1):  # deflate packs no closer
+        raise ValueError("image file is truncated")
     data = np.frombuffer(zlib.decompressobj().decompress(packed, expected), np.uint8)
     if len(data) < expected:
         raise ValueError("image file is truncated")

@@ -19,6 +19,7 @@ from arbiscale_jax.errors import UserError
 
 _NONE, _DEFLATE = (1,), (8, 32946)
 _LIBTIFF = (5, 32773, 34925, 50000)  # LZW, PackBits, LZMA, Zstandard
+_MOST = {1: 1, 5: 2731, 8: 1033, 32946: 1033, 32773: 64}  # bytes that a byte can stand for
 _REVERSED = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)[:, ::-1], axis=1)[:, 0]
 
 
@@ -59,7 +60,7 @@ def read_samples(page: tifffile.TiffPage, file: BinaryIO, name: str) -> np.ndarr
         data = _raw(page, file, block.number)
         if data is None:
             continue
-        data = _decompress(data, int(page.compression), block.rows * line)
+        data = _decompress(data, int(page.compression), (block.rows, line))
         if len(data) < block.rows * line:
             raise ValueError(f"strip or tile {block.number} is truncated")
         rows = np.frombuffer(data, np.uint8, block.rows * line).reshape(block.rows, line)
@@ -106,14 +107,17 @@ def _raw(page: tifffile.TiffPage, file: BinaryIO, index: int) -> bytes | None:
     return _REVERSED[np.frombuffer(data, np.uint8)].tobytes() if int(page.fillorder) == 2 else data
 
 
-def _decompress(data: bytes, compression: int, expected: int) -> bytes:
-    """Decompresses at most about `expected` bytes."""
+def _decompress(data: bytes, compression: int, shape: tuple[int, int]) -> bytes:
+    """Decompresses at most about as many bytes as `shape`, (rows, bytes of a row), needs."""
+    rows, line = shape
+    if rows * line > _MOST.get(compression, 1 << 30) * (len(data) + 1):  # before memory for it is taken
+        raise ValueError("image file is truncated")
     if compression in _NONE:
         return data
     if compression in _DEFLATE:
-        return zlib.decompressobj().decompress(data, expected)
-    entries = [(256, 4, expected), (257, 4, 1), (258, 3, 8), (259, 3, compression), (262, 3, 1), (273, 4, 122)]
-    entries += [(277, 3, 1), (278, 4, 1), (279, 4, len(data))]  # one grey row of bytes, in one strip
+        return zlib.decompressobj().decompress(data, rows * line)
+    entries = [(256, 4, line), (257, 4, rows), (258, 3, 8), (259, 3, compression), (262, 3, 1), (273, 4, 122)]
+    entries += [(277, 3, 1), (278, 4, rows), (279, 4, len(data))]  # bytes as grey pixels, in one strip
     head = b"II*\0" + struct.pack("<IH", 8, len(entries))
     for tag, kind, value in entries:
         head += struct.pack("<HHII", tag, kind, 1, value)
