@@ -891,10 +891,10 @@ def test_a_decompression_bomb_is_refused_by_its_header(tmp_path):
 def test_colours_bleed_under_clear_pixels():
     values = np.zeros((5, 9, 4), np.uint8)
     values[:, :3], values[:, 6:], values[:, 3:6, :3] = (200, 10, 0, 255), (0, 20, 90, 1), 77
-    found = alpha.bleed(values)
+    found = alpha.bleed(values[..., :3], values[..., 3])
     assert (found[:, :4] == (200, 10, 0)).all() and (found[:, 5:] == (0, 20, 90)).all()
     values[..., 3] = 0
-    assert np.array_equal(alpha.bleed(values), values[..., :3])
+    assert np.array_equal(alpha.bleed(values[..., :3], values[..., 3]), values[..., :3])
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

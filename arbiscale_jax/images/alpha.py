@@ -25,18 +25,19 @@ def on_white(pixels: np.ndarray) -> np.ndarray:
     return ((shown + peak // 2) // peak).astype(pixels.dtype)
 
 
-def bleed(pixels: np.ndarray) -> np.ndarray:
+def bleed(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """Fills the colours under clear pixels with those of the nearest pixel that shows.
 
     What is enlarged afterwards mixes colours of neighbours, and those under clear pixels mean nothing.
 
     Args:
-      pixels: [h, w, c], whose last channel is alpha.
+      colours: [h, w, c], without alpha.
+      alpha: [h, w].
 
     Returns:
-      The colours, [h, w, c - 1]; those that show, or of a picture of which nothing shows, are unchanged.
+      Colours [h, w, c]; those that show, or of a picture of which nothing shows, are unchanged.
     """
-    colours, clear = pixels[..., :-1], pixels[..., -1] == 0
+    clear = alpha == 0
     if not clear.any() or clear.all():
         return colours
     from scipy import ndimage  # here, since it takes long to import

@@ -49,7 +49,7 @@ def parse(content: bytes) -> Png:
         if kind == b"IHDR" and not header:
             header = data if intact and len(data) == 13 else b""
         framed |= kind == b"fcTL" and b"IDAT" not in found
-        if kind in _STILL or (kind == b"tRNS" and header[9:10] == b"\3"):
+        if kind in _STILL or (kind == b"tRNS" and intact and header[9:10] == b"\3"):
             still.append(whole)
             moving.append(whole)
             found[kind] = b""

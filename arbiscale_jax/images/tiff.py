@@ -59,14 +59,17 @@ def read_page(file: BinaryIO, index: int, name: str, max_pixels: int) -> tuple[R
     with _opened(file) as tiff:
         page = _page(tiff, index)
         check_pixels(page.imagelength, page.imagewidth, name, max_pixels)
-        raster, orientation = _shallow(page, file, index, name, max_pixels), 1  # Pillow turns pages upright itself
+        turned, raster = _value(page, 274), _shallow(page, file, index, name, max_pixels)
+        turned = turned if turned in range(1, 9) else 1
+        shallow = raster is not None
         if raster is None:
-            orientation = int(_value(page, 274) or 1)
             check_pixels(page.imagelength, page.imagewidth * page.samplesperpixel, name, MOST_SAMPLES * max_pixels)
             raster = _deep(page, file, name)
         info = _described(page)
         info["exif"] = _exif(file, page.offset, tiff.byteorder) if not tiff.is_bigtiff else None
-        return raster, info, orientation if orientation in range(1, 9) else 1
+        if shallow and turned > 4 and info["dpi"]:
+            info["dpi"] = info["dpi"][::-1]
+        return raster, info, 1 if shallow else int(turned)  # Pillow turns pages upright itself
 
 
 def _opened(file: BinaryIO) -> tifffile.TiffFile:
