@@ -19,6 +19,7 @@ from arbiscale_jax.images.icc import (
 from arbiscale_jax.images.picture import to_uint8, to_uint16
 
 BAND = 1 << 19  # pixels that are converted at once
+ROOTS = 1 << 18  # entries of an inverse curve: within a level of 16 bits
 SAME = 0.75 / 255  # profiles that differ from sRGB by less are sRGB, so that rounding does not touch their pixels
 
 Conversion = Callable[[np.ndarray], np.ndarray]
@@ -118,14 +119,17 @@ def _to_srgb(profile: CurveProfile) -> Conversion:
 
 def _from_srgb(profile: CurveProfile) -> Conversion:
     matrix = None if profile.matrix is None else np.linalg.solve(profile.matrix, SRGB_TO_XYZ)
-    linear = srgb_to_linear(CODES)
+    linear = srgb_to_linear(CODES).astype(np.float32)
+    roots = np.linspace(0, 1, ROOTS)  # of light, since curves are steep at black
+    inverse = [np.interp(roots**2, curve, CODES).astype(np.float32) for curve in profile.curves]
 
     def convert(pixels: np.ndarray) -> np.ndarray:
         light = linear[to_uint16(pixels)]
         if matrix is not None:
-            light = np.clip(light @ matrix.T, 0, 1)
-        values = [np.interp(light[..., i], curve, CODES) for i, curve in enumerate(profile.curves)]
-        return np.rint(np.iinfo(pixels.dtype).max * np.stack(values, -1)).astype(pixels.dtype)
+            light = np.clip(light @ matrix.T.astype(np.float32), 0, 1)
+        places = np.rint(np.sqrt(light) * np.float32(ROOTS - 1)).astype(np.int32)
+        values = np.stack([table[places[..., i]] for i, table in enumerate(inverse)], -1)
+        return np.rint(np.iinfo(pixels.dtype).max * values).astype(pixels.dtype)
 
     return convert
 
