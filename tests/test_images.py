@@ -790,6 +790,11 @@ def test_a_truncated_file_is_one_sentence(kind):
             assert kind in ("PCX", "SGI", "JPEG2000") and found.shape[2] == 3  # whose decoders take what there is
 
 
+def test_a_header_of_blanks_is_read_in_no_time():
+    for content in (b"P6" + b" " * 5000, b"P6 " + b"#\n " * 2000, b"P5" + b" #" * 2000 + b"\n1 1 x"):
+        message_of(content)
+
+
 def test_truncated_deep_files():
     deep = DEEP[..., :3]
     for content in (png(deep, 2), by_tifffile(deep), by_tifffile(deep, compression="zlib", tile=(16, 16))):

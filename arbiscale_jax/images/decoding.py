@@ -106,6 +106,19 @@ def finished(
     return Picture(upright(converted, orientation), Metadata(icc, exif, dpi, text, name))
 
 
+def finished_png(raster: Raster, png: png_format.Png) -> Picture:
+    """Makes the value that a PNG file names transparent, and goes on as `finished`."""
+    if png.clear is not None and raster.alpha is None and raster.colours.shape[2] == len(png.clear):
+        clear = png.clear & (2**png.depth - 1)
+        if png.depth < 16:
+            clear = clear * (255 // (2**png.depth - 1))  # Pillow widens 1, 2 and 4 bits to 8
+        elif raster.colours.dtype == np.uint8:
+            clear = clear >> 8  # Pillow narrows the frames of animations
+        raster = raster._replace(alpha=alpha_of(raster.colours, clear))
+    found = _XMP_ORIENTATION.search(png.info["text"].get(XMP, ""))
+    return finished(raster, png.info, int(found[2]) if found else 1, "PNG", png.gamma)
+
+
 def _orientation(image: Image.Image) -> int:
     """Returns what XMP or another part of an image says beside EXIF data, or 1."""
     try:
@@ -130,34 +143,21 @@ def _decode_png(file: BinaryIO, name: str, max_pixels: int) -> Picture:
         try:
             with open_pillow(BytesIO(png.animation), name, max_pixels) as image:
                 image.seek(1)  # the picture before it is for readers that know no animations
-                return finished(to_raster(image), png.info, 1, "PNG", png.gamma)
+                return finished_png(to_raster(image), png)
         except (EOFError, ValueError, SyntaxError, OSError):
             pass  # the animation is damaged, and that picture may not be
     if png.depth == 16 and png.colour in (0, 2, 4, 6):
         values = png_format.decode_deep(png)
         colours = values[..., : values.shape[2] - (png.colour in (4, 6))]
-        raster = Raster(colours, values[..., -1] if png.colour in (4, 6) else None)
-        clear = png.clear
-    else:
-        with open_pillow(BytesIO(png.pixels), name, max_pixels) as image:
-            raster = to_raster(image)
-        scale = 255 // (2 ** min(png.depth, 8) - 1)  # Pillow widens 1, 2 and 4 bits to 8
-        clear = None if png.clear is None else (png.clear & (2**png.depth - 1)) * scale
-    if clear is not None and raster.colours.shape[2] == len(clear):
-        raster = raster._replace(alpha=alpha_of(raster.colours, clear))
-    orientation = _of_xmp(png.info["text"].get(XMP, ""))
-    return finished(raster, png.info, orientation, "PNG", png.gamma)
-
-
-def _of_xmp(text: str) -> int:
-    found = _XMP_ORIENTATION.search(text)
-    return int(found[2]) if found else 1
+        return finished_png(Raster(colours, values[..., -1] if png.colour in (4, 6) else None), png)
+    with open_pillow(BytesIO(png.pixels), name, max_pixels) as image:
+        return finished_png(to_raster(image), png)
 
 
 def _deep_pnm(file: BinaryIO, name: str, max_pixels: int) -> Raster | None:
     """Decodes binary PNM files of 16 bits and float ones in colour, of which Pillow gives 8 bits or none; else None."""
     head = file.read(4096)
-    found = re.match(rb"(P[56]|P[Ff])" + rb"(?:\s+|\s*#[^\n]*\n\s*)+([-+.\w]+)" * 3 + rb"\s", head)
+    found = re.match(rb"(P[56]|P[Ff])" + rb"(?:\s|#[^\n]*\n)+([-+.\w]+)" * 3 + rb"\s", head)
     file.seek(0)
     if not found or (found[1] != b"PF" and not (found[1] in (b"P5", b"P6") and int(found[4]) > 255)):
         return None

@@ -11,7 +11,7 @@ from PIL import Image
 
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.images import png, tiff
-from arbiscale_jax.images.decoding import decode_page, decode_still, finished, from_pillow
+from arbiscale_jax.images.decoding import decode_page, decode_still, finished_png, from_pillow
 from arbiscale_jax.images.formats import check_pixels, limited, open_pillow
 from arbiscale_jax.images.picture import Picture
 from arbiscale_jax.images.pillow_modes import to_raster
@@ -125,7 +125,7 @@ def _animation(file: BinaryIO, name: str, max_pixels: int) -> Iterator[Frame]:
         image.load()
         check_pixels(image.height, image.width, name, max_pixels)
         if parts:
-            picture = finished(to_raster(image), parts.info, 1, "PNG", parts.gamma)
+            picture = finished_png(to_raster(image), parts)
         else:
             picture = from_pillow(image)
         yield Frame(picture, float(image.info.get("duration") or 0))
