@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from arbiscale_jax import interop
     from arbiscale_jax.artifacts.registry import export
     from arbiscale_jax.artifacts.storage import bundled_models
+    from arbiscale_jax.images import read, save
     from arbiscale_jax.inference import Model, load
 
 __version__ = "0.1.0"
-__all__ = ["Model", "UserError", "bundled_models", "export", "interop", "load"]
+__all__ = ["Model", "UserError", "bundled_models", "export", "interop", "load", "read", "save"]
 
 
 _LATE = {  # a public name, and the module of this package that defines it; None if the name is itself a module
@@ -28,6 +29,8 @@ _LATE = {  # a public name, and the module of this package that defines it; None
     "export": "artifacts.registry",
     "interop": None,
     "load": "inference",
+    "read": "images",
+    "save": "images",
 }
 
 

@@ -19,9 +19,9 @@ import jax
 import numpy as np
 
 import arbiscale_jax as aj
-from arbiscale_jax.cli.streams import open_stream
 from arbiscale_jax.evaluation.speed import peak_host
 from arbiscale_jax.experiments import get_restoring_config
+from arbiscale_jax.images.streams import open_stream
 from arbiscale_jax.models import axis, build_first_stage, build_unet
 
 SIDES = (60, 200)  # range of the sides of pictures, in pixels

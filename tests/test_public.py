@@ -19,11 +19,15 @@ METHODS = [method for name, method in inspect.getmembers(aj.Model, inspect.isfun
 
 
 def test_dir_shows_what_is_loaded_late():
-    assert {"load", "export", "Model", "UserError", "bundled_models", "interop", "__version__"} <= set(dir(aj))
+    assert {"load", "export", "Model", "UserError", "bundled_models", "interop", "read", "save", "__version__"} <= set(
+        dir(aj)
+    )
     assert set(interop.__all__) <= set(dir(interop))
 
 
-@pytest.mark.parametrize("function", [*METHODS, aj.load, aj.export, aj.bundled_models], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "function", [*METHODS, aj.load, aj.export, aj.bundled_models, aj.read, aj.save], ids=lambda f: f.__name__
+)
 def test_public_functions_are_annotated_and_documented(function):
     parameters = [p for p in inspect.signature(function).parameters.values() if p.name != "self"]
     assert all(p.annotation is not p.empty for p in parameters) and "return" in function.__annotations__

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from arbiscale_jax.cli.streams import open_stream
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.images import readable_extensions
+from arbiscale_jax.images.streams import open_stream
 from arbiscale_jax.runtime.whole_files import replacing
 
 WHOLE_PIXELS = 16_000_000  # images up to this size are written as a whole

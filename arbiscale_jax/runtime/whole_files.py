@@ -1,5 +1,6 @@
 """Writes files in such a way that a reader finds either the complete file or none."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ def replacing(path: Path) -> Iterator[Path]:
     If the block raises, the temporary file is deleted and `path` stays as it was. The new file has the permissions that
     the umask gives, whichever library wrote it.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = _part_of(path)
     _unfinished.add(part)
     try:
         part.touch()
@@ -27,6 +28,12 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         part.unlink(missing_ok=True)
         _unfinished.discard(part)
+
+
+def _part_of(path: Path) -> Path:
+    """Returns the temporary name of a file: short, since a name has at most 255 bytes, and of this process alone."""
+    mark = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+    return path.with_name(f".{mark}.{os.getpid()}.part")
 
 
 def discard_unfinished() -> None:

@@ -4,9 +4,14 @@ import itertools
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
+
+from arbiscale_jax.images.embedding import add_exif, png_chunks, tiff_options
+from arbiscale_jax.images.picture import Metadata
+from arbiscale_jax.images.png import SIGNATURE, chunk
 
 PNG_BAND_BYTES = 1 << 17  # rows that are filtered at once; the arrays for it stay in the processor's cache
 PNG_CHUNK_BYTES = 1 << 18  # the longest IDAT chunk
@@ -34,7 +39,7 @@ class Png:
 
     name, longest_side = "PNG", 2**31 - 1
 
-    def __init__(self, part: Path, shape: tuple[int, int, int], dtype: np.dtype):
+    def __init__(self, part: Path, shape: tuple[int, int, int], dtype: np.dtype, metadata: Metadata):
         height, width, channels = shape
         self._part, self._pixel, row = part, channels * dtype.itemsize, width * channels * dtype.itemsize
         self.band_rows = min(height, max(1, PNG_BAND_BYTES // row))
@@ -42,7 +47,7 @@ class Png:
         self._deflater, self._pending = _deflater(), bytearray()
         colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
         header = struct.pack(">IIBBBBB", width, height, 8 * dtype.itemsize, colour, 0, 0, 0)
-        part.write_bytes(b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header))
+        part.write_bytes(SIGNATURE + chunk(b"IHDR", header) + png_chunks(metadata))
 
     def add(self, band: np.ndarray) -> None:
         """Appends a band [n, w, c]."""
@@ -61,18 +66,13 @@ class Png:
         """Completes the file."""
         self._pending += self._deflater.flush()
         self._flush(1)
-        _append(self._part, _chunk(b"IEND", b""))
+        _append(self._part, chunk(b"IEND", b""))
 
     def _flush(self, least: int) -> None:
         """Appends what is pending, in chunks, until fewer than `least` bytes are."""
         while len(self._pending) >= least:
-            _append(self._part, _chunk(b"IDAT", self._pending[:PNG_CHUNK_BYTES]))
+            _append(self._part, chunk(b"IDAT", self._pending[:PNG_CHUNK_BYTES]))
             del self._pending[:PNG_CHUNK_BYTES]
-
-
-def _chunk(kind: bytes, content: bytes | bytearray) -> bytes:
-    """Returns a chunk of a PNG file."""
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(content, zlib.crc32(kind)))
 
 
 def _paeth(left: np.ndarray, up: np.ndarray, corner: np.ndarray) -> np.ndarray:
@@ -90,6 +90,18 @@ def _paeth(left: np.ndarray, up: np.ndarray, corner: np.ndarray) -> np.ndarray:
     return nearest ^ ((nearest ^ left) & -((by_left <= by_up) & (by_left <= by_corner)).view(np.uint8))
 
 
+def page_options(channels: int) -> dict[str, Any]:
+    """Returns the arguments of tifffile's writers that say what the samples of a page are."""
+    return dict(
+        photometric="rgb" if channels > 2 else "minisblack",
+        planarconfig="contig" if channels > 1 else None,
+        extrasamples=None if channels % 2 else ["unassalpha"],
+        compression="zlib",
+        predictor=True,
+        metadata=None,
+    )
+
+
 class Tiff:
     """Encodes bands of rows as strips of a TIFF file, each one deflated after the differences along its rows.
 
@@ -99,27 +111,24 @@ class Tiff:
 
     name, longest_side = "TIFF", 2**32 - 1
 
-    def __init__(self, part: Path, shape: tuple[int, int, int], dtype: np.dtype):
+    def __init__(self, part: Path, shape: tuple[int, int, int], dtype: np.dtype, metadata: Metadata):
         height, width, channels = shape
         row = width * channels * dtype.itemsize
-        self._part, self._counts = part, []
+        self._part, self._counts, self._metadata = part, [], metadata
         self.band_rows = min(height, max(1, TIFF_STRIP_BYTES // row))
+        bigtiff = height * row > TIFF_CLASSIC_BYTES
+        self._classic = not bigtiff
         tifffile.imwrite(
             part,
             itertools.repeat(b"", -(-height // self.band_rows)),
             shape=shape if channels > 1 else shape[:2],
             dtype=dtype,
-            photometric="rgb" if channels > 2 else "minisblack",
-            planarconfig="contig" if channels > 1 else None,
-            extrasamples=None if channels % 2 else ["unassalpha"],
             rowsperstrip=self.band_rows,
-            compression="zlib",
-            predictor=True,
-            bigtiff=height * row > TIFF_CLASSIC_BYTES,
+            bigtiff=bigtiff,
             byteorder="<",
             ome=False,
-            metadata=None,
-            software=False,
+            **page_options(channels),
+            **tiff_options(metadata),
         )
         self._start = part.stat().st_size
 
@@ -139,3 +148,6 @@ class Tiff:
             tags = file.pages.first.tags
             tags["StripOffsets"].overwrite(list(offsets))
             tags["StripByteCounts"].overwrite(self._counts)
+        if self._classic:
+            with self._part.open("r+b") as file:
+                add_exif(file, self._metadata)

@@ -1,24 +1,27 @@
 """Writes images that are larger than memory, row by row, as PNG or TIFF files that are complete or not there at all."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from arbiscale_jax.cli.row_formats import Png, Tiff
 from arbiscale_jax.errors import UserError
+from arbiscale_jax.images.embedding import embedded
+from arbiscale_jax.images.picture import Metadata
+from arbiscale_jax.images.row_formats import Png, Tiff
 from arbiscale_jax.runtime.whole_files import replacing
 
+Convert = Callable[[np.ndarray], np.ndarray]
 DTYPES = (np.dtype(np.uint8), np.dtype(np.uint16))
 
 
 class RowWriter:
     """Takes the rows of one image from the top down; `open_stream` makes it and closes it."""
 
-    def __init__(self, path: Path, encoder: Png | Tiff, shape: tuple[int, int, int], dtype: np.dtype):
-        self._path, self._encoder, self._shape, self._dtype = path, encoder, shape, dtype
+    def __init__(self, path: Path, encoder: Png | Tiff, shape: tuple[int, int, int], dtype: np.dtype, convert: Convert):
+        self._path, self._encoder, self._shape, self._dtype, self._convert = path, encoder, shape, dtype, convert
         self._band = np.empty((encoder.band_rows, *shape[1:]), dtype)  # n w c
         self._held = self._taken = 0  # rows in the band, rows of the image
         self._intact = True
@@ -41,13 +44,13 @@ class RowWriter:
             raise ValueError(f"{self._path} has {height} rows, but {self._taken + len(rows)} were written.")
         self._check_intact()
         self._intact = False
-        with _reported(self._path):
+        with reported(self._path):
             while len(rows):
                 n = min(len(rows), len(self._band) - self._held)
                 self._band[self._held : self._held + n] = rows[:n]
                 rows, self._held, self._taken = rows[n:], self._held + n, self._taken + n
                 if self._held == len(self._band) or self._taken == height:
-                    self._encoder.add(self._band[: self._held])
+                    self._encoder.add(self._convert(self._band[: self._held]))
                     self._held = 0
         self._intact = True
 
@@ -62,7 +65,7 @@ class RowWriter:
         self._intact = False  # takes no further rows
         if self._taken < self._shape[0]:
             raise ValueError(f"{self._path} has {self._shape[0]} rows, but only {self._taken} were written.")
-        with _reported(self._path):
+        with reported(self._path):
             self._encoder.end()
 
     def _check_intact(self) -> None:
@@ -72,7 +75,11 @@ class RowWriter:
 
 @contextmanager
 def open_stream(
-    path: str | Path, size: tuple[int, int], channels: int = 3, dtype: DTypeLike = np.uint8
+    path: str | Path,
+    size: tuple[int, int],
+    channels: int = 3,
+    dtype: DTypeLike = np.uint8,
+    metadata: Metadata | None = None,
 ) -> Iterator[RowWriter]:
     """Opens an image file that is written row by row; memory holds a few MB of it.
 
@@ -85,6 +92,7 @@ def open_stream(
       size: (height, width) of the image.
       channels: 1 for grey, 2 for grey and alpha, 3 for RGB, 4 for RGB and alpha; alpha is not multiplied into colours.
       dtype: uint8 or uint16.
+      metadata: what the file says besides the pixels; if its profile is kept, the rows, which are sRGB, are converted.
 
     Yields:
       A `RowWriter`, whose method `write` takes rows [n, width, channels] from the top down.
@@ -111,20 +119,21 @@ def open_stream(
     if path.is_dir():
         raise UserError(f"{path} is a folder; give the name of a file.")
     with ExitStack() as stack:
-        with _reported(path):
+        with reported(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             part = stack.enter_context(replacing(path))
-            encoder = encoding(part, (height, width, channels), dtype)
-        writer = RowWriter(path, encoder, (height, width, channels), dtype)
+            kept, convert = embedded(metadata, channels)
+            encoder = encoding(part, (height, width, channels), dtype, kept)
+        writer = RowWriter(path, encoder, (height, width, channels), dtype, convert)
         yield writer
         writer.finish()
-        with _reported(path):
+        with reported(path):
             stack.close()  # gives the file its name
 
 
 @contextmanager
-def _reported(path: Path) -> Iterator[None]:
-    """Turns an error of the file system into a UserError; errors of the caller's own block do not pass through here."""
+def reported(path: Path) -> Iterator[None]:
+    """Turns an error of the file system within the block into a UserError about the file."""
     try:
         yield
     except OSError as e:
