@@ -53,6 +53,11 @@ def print_error(error: UserError) -> None:
     print("error: " + printable(" ".join(str(error).split())), file=sys.stderr)
 
 
+def say_left_out(line: str) -> None:
+    """Names on stderr what the command leaves out."""
+    print(f"left out: {printable(line)}", file=sys.stderr, flush=True)
+
+
 def wants_help(argv: Sequence[str]) -> bool:
     """Tells whether argv asks for help before a lone '--'."""
     return _asks(argv, _HELP)
@@ -118,7 +123,7 @@ def define_path(
     *,
     many: Literal["", "commas", "repeat"] = "",
 ) -> None:
-    """Defines a flag that takes a path; `many` says whether several are separated by commas, or the flag is repeated."""
+    """Defines a flag that takes a path; several, if `many`, by commas or by repeating it."""
     if many == "repeat":
         flags.DEFINE_multi(_Path(), flags.ArgumentSerializer(), name, default, help_, flag_values=flag_values)
     else:
@@ -165,7 +170,8 @@ def default_dtype() -> str:
 def interruptible(work: Callable[[], Result]) -> Result:
     """Runs `work` in a thread, so that Ctrl-C ends the process at once and not after the program that is computed.
 
-    What it returns is returned. Exceptions of `work` are raised here. After Ctrl-C unfinished files are deleted, and the exit code is 130.
+    What it returns is returned, and what it raises is raised here. After Ctrl-C unfinished files are deleted, and the
+    exit code is 130.
     """
     raised: list[BaseException] = []
     returned: list[Result] = []

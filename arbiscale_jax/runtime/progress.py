@@ -47,12 +47,15 @@ def run_progress(name: str, *, quiet: bool = False) -> Iterator[Report]:
 
 
 @contextmanager
-def counted_progress(total: float | None, description: str = "starting") -> Iterator[Callable[..., None]]:
-    """Shows a bar on stderr.
+def counted_progress(
+    total: float | None, description: str = "starting", *, on_terminals: bool = False
+) -> Iterator[Callable[..., None]]:
+    """Shows a bar on stderr, with the time that is left.
 
     Args:
       total: the number of steps; None if it is not known yet.
       description: what is being done.
+      on_terminals: whether nothing is shown where stderr is no terminal; otherwise the finished bar is printed there.
 
     Yields:
       A function advance(steps, description=None, total=None) that moves the bar by so many steps, and changes what the
@@ -63,7 +66,9 @@ def counted_progress(total: float | None, description: str = "starting") -> Iter
     from rich.progress import Progress, TimeElapsedColumn
 
     columns = (*Progress.get_default_columns(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), speed_estimate_period=ETA_SECONDS) as bar:
+    console = Console(stderr=True)
+    hidden = on_terminals and not console.is_terminal
+    with Progress(*columns, console=console, speed_estimate_period=ETA_SECONDS, disable=hidden) as bar:
         task = bar.add_task(description, total=total)
 
         def advance(steps: float, description: str | None = None, total: float | None = None) -> None:
