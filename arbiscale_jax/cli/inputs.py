@@ -59,7 +59,8 @@ def find(given: Sequence[str], extensions: Collection[str], output: Path) -> Fin
                 f"The folder --input={path} holds no image file; give a folder of PNG, JPEG or similar files."
             )
         for one in found:
-            pictures.setdefault(os.path.abspath(one.path), one)
+            before = pictures.get(key := os.path.abspath(one.path), one)
+            pictures[key] = before._replace(named=before.named or one.named)
     return Finding(list(pictures.values()), left_out)
 
 

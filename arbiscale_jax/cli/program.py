@@ -162,9 +162,14 @@ def start_jax() -> None:
 
 def default_dtype() -> str:
     """Returns the type in which commands compute: bfloat16 on an accelerator, float32 on a CPU."""
+    return "float32" if on_cpu() else "bfloat16"
+
+
+def on_cpu() -> bool:
+    """Tells whether JAX computes on the CPU; its devices are started."""
     import jax
 
-    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return jax.default_backend() == "cpu"
 
 
 def interruptible(work: Callable[[], Result]) -> Result:

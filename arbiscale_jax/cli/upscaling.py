@@ -14,11 +14,12 @@ from arbiscale_jax.errors import UserError
 from arbiscale_jax.runtime.progress import counted_progress
 
 GROUP_PIXELS, GROUP_FILES = 4_000_000, 64  # pictures are computed together up to these numbers
+GROUP_PIXELS_CPU = 500_000  # likewise on a CPU, which computes sheets one by one: less is computed again after a stop
 DENOISING = 16.0  # the work for a pixel of an input, where that for a pixel of an output is 1; for the bar alone
 
 
-def groups(plan: Plan) -> Iterator[list[int]]:
-    """Divides the numbers of pictures into groups that are computed together.
+def groups(plan: Plan, most: int) -> Iterator[list[int]]:
+    """Divides the numbers of pictures into groups of up to `most` pixels that are computed together.
 
     A picture of which all results were made by an earlier start of the command keeps its place: how pictures are
     grouped can change results by rounding, and they are to be those of a command that was not stopped.
@@ -28,7 +29,7 @@ def groups(plan: Plan) -> Iterator[list[int]]:
         if not {MAKE, AGAIN} & set(actions):
             continue
         pixels = sum(plan.inputs[other].shape[0] * plan.inputs[other].shape[1] for other in (*group, number))
-        if group and (pixels > GROUP_PIXELS or len(group) == GROUP_FILES):
+        if group and (pixels > most or len(group) == GROUP_FILES):
             yield group
             group = []
         group.append(number)
@@ -48,14 +49,16 @@ def run(model, opts: dict, plan: Plan, journal: Journal) -> list[str]:
     Returns:
       Sentences about pictures that could not be read any more, which are also printed.
     """
-    todo = [group for group in groups(plan) if any(MAKE in plan.actions[number] for number in group)]
+    most = GROUP_PIXELS_CPU if program.on_cpu() else GROUP_PIXELS
+    todo = [group for group in groups(plan, most) if any(MAKE in plan.actions[number] for number in group)]
     options: dict[str, Any] = {"seed": opts["seed"], **sampling.given(opts)}
     lost: list[str] = []
     journal.start()
     with counted_progress(sum(_work(plan, number) for group in todo for number in group)) as advance:
         for group in todo:
             first = plan.inputs[group[0]]
-            advance(0, f"{first.found.path.name}: to {first.size[0]} x {first.size[1]}")
+            others = f" and {len(group) - 1} more" if len(group) > 1 else ""
+            advance(0, f"{first.found.path.name}{others}: to {first.size[0]} x {first.size[1]}")
             pictures, read = [], []
             for number in group:
                 try:
