@@ -503,8 +503,8 @@ def test_generating_names_and_keeps_results_too(stub, capsys):
 @pytest.mark.parametrize(
     "argv, message",
     [
-        (["upscale", "--model=g"], "--model=g generates images and takes no condition"),
-        (["generate", "--model=m"], "--model=m upscales images and cannot generate"),
+        (["upscale", "--model=g"], "--model=g does not upscale"),
+        (["generate", "--model=m"], "--model=m does not generate"),
         (["upscale", "--model=m", "--steps=5000"], "5000"),
         (["generate", "--model=g", "--steps=5000"], "5000"),
         (["upscale", "--model=m", "--restore=0.5"], "is not told how much to restore"),

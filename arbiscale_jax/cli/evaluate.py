@@ -4,7 +4,7 @@ from pathlib import Path
 
 from absl import flags
 
-from arbiscale_jax.cli import files, program, sampling
+from arbiscale_jax.cli import files, model_settings, program, sampling
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.evaluation import names
 
@@ -57,6 +57,7 @@ def main(argv: list[str], prog: str = "arbiscale eval") -> None:
     files.check_output_folder(opts["output"], 10**7)
 
     opts["metrics"] = _metrics(opts["metrics"], task)
+    _check_models(opts, task)
 
     program.start_jax()
     if task == "upscale":
@@ -64,6 +65,15 @@ def main(argv: list[str], prog: str = "arbiscale eval") -> None:
     else:
         from arbiscale_jax.cli import evaluate_generate as run
     run.main(opts)
+
+
+def _check_models(opts: dict, task: str) -> None:
+    """Raises UserError if a model cannot do the task or be sampled with the flags; no image or weight is read."""
+    from arbiscale_jax.evaluation.protocols import INTERPOLATIONS
+
+    for name in opts["model"]:
+        if name not in INTERPOLATIONS:
+            model_settings.read(opts | {"model": name}, task)
 
 
 def _metrics(text: str | None, task: str) -> list[str]:

@@ -40,13 +40,13 @@ def read(opts: dict, task: str) -> Settings:
     conditioned = config["condition"]["enabled"]
     if task == "upscale" and not conditioned:
         raise UserError(
-            f"--model={opts['model']} generates images and takes no condition; upscaling needs an SR model, such as "
-            "photos."
+            f"--model={opts['model']} does not upscale, since it generates images from noise alone; give a "
+            "super-resolution model, such as photos."
         )
     if task == "generate" and conditioned:
         raise UserError(
-            f"--model={opts['model']} upscales images and cannot generate without one; give an unconditional model, "
-            "such as emoji."
+            f"--model={opts['model']} does not generate, since it needs an image to upscale; give a model without a "
+            "condition, such as emoji."
         )
     given = sampling.given(opts) | ({"start": 0.0} if task == "generate" else {})
     return Settings(folder, config, resolve(config, given)._asdict())
