@@ -32,8 +32,8 @@ NAMES = {3: "写真", 7: "-dash", 11: "new\nline", 15: "[bold]", 19: "\udcff\udc
 def picture(seed: int) -> Image.Image:
     """Returns a smooth random picture of a size of its own."""
     rng = np.random.default_rng(seed)
-    height, width = (int(side) for side in rng.integers(24, 97, 2))
-    coarse = rng.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), np.uint8)
+    height, width = (int(side) for side in rng.integers(16, 57, 2))
+    coarse = rng.integers(0, 256, (height // 4 + 1, width // 4 + 1, 3), np.uint8)
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
 
@@ -64,7 +64,7 @@ def make_folder(folder: Path) -> None:
 
 def start(source: Path, output: Path, log: Path) -> subprocess.Popen:
     """Starts the command."""
-    options = ["--scale=2", "--steps=4", "--refine=0", "--seed=3", f"--input={source}", f"--output={output}"]
+    options = ["--scale=1.5", "--steps=2", "--refine=0", "--seed=3", f"--input={source}", f"--output={output}"]
     command = [sys.executable, ROOT / "run_sample.py", "--task=upscale", *options]
     with log.open("a") as file:
         return subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file, env=os.environ | {"PYTHONPATH": str(ROOT)})

@@ -419,7 +419,7 @@ def stop_after(monkeypatch, number: int) -> None:
 
 def test_a_command_that_was_stopped_goes_on(stub, monkeypatch, capsys):
     write(Path("in"), [f"{name}.png" for name in "abcdefg"])
-    monkeypatch.setattr(upscaling, "GROUP_FILES", 3)
+    monkeypatch.setattr(upscaling, "GROUP_ON_CPU", (10**6, 3))
     for number, groups in ((4, 2), (1, 1)):
         with monkeypatch.context() as patch:
             stop_after(patch, number)
@@ -584,7 +584,7 @@ KILLED = """
 import sys, threading
 from arbiscale_jax.cli import main, picture_files, program, upscaling
 from arbiscale_jax.runtime.whole_files import replacing
-upscaling.GROUP_FILES = 2
+upscaling.GROUP_ON_CPU = (10**6, 2)
 write, left = picture_files.write, iter(range(3))
 def blocking(path, *args):
     if next(left, None) is None:
@@ -600,7 +600,7 @@ sys.exit(program.run(main.dispatch, sys.argv[1:]))
 def test_a_killed_command_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
     """Small pictures share arrays, so that how they are grouped matters to their last bits."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(upscaling, "GROUP_FILES", 2)
+    monkeypatch.setattr(upscaling, "GROUP_ON_CPU", (10**6, 2))
     monkeypatch.setattr(program, "start_jax", lambda: None)
     for i in range(4):
         write(Path("in"), [f"{i}.png"], height=10 + i, width=16)

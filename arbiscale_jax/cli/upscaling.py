@@ -13,13 +13,13 @@ from arbiscale_jax.cli.planning import Input, Plan, shown
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.runtime.progress import counted_progress
 
-GROUP_PIXELS, GROUP_FILES = 4_000_000, 64  # pictures are computed together up to these numbers
-GROUP_PIXELS_CPU = 500_000  # likewise on a CPU, which computes sheets one by one: less is computed again after a stop
+GROUP = (4_000_000, 64)  # pictures are computed together up to so many pixels and files
+GROUP_ON_CPU = (250_000, 16)  # a CPU computes sheets one by one, so that little is won, and less is lost at a stop
 DENOISING = 16.0  # the work for a pixel of an input, where that for a pixel of an output is 1; for the bar alone
 
 
-def groups(plan: Plan, most: int) -> Iterator[list[int]]:
-    """Divides the numbers of pictures into groups of up to `most` pixels that are computed together.
+def groups(plan: Plan, most: tuple[int, int]) -> Iterator[list[int]]:
+    """Divides the numbers of pictures into groups of up to `most` (pixels, files) that are computed together.
 
     A picture of which all results were made by an earlier start of the command keeps its place: how pictures are
     grouped can change results by rounding, and they are to be those of a command that was not stopped.
@@ -29,7 +29,7 @@ def groups(plan: Plan, most: int) -> Iterator[list[int]]:
         if not {MAKE, AGAIN} & set(actions):
             continue
         pixels = sum(plan.inputs[other].shape[0] * plan.inputs[other].shape[1] for other in (*group, number))
-        if group and (pixels > most or len(group) == GROUP_FILES):
+        if group and (pixels > most[0] or len(group) == most[1]):
             yield group
             group = []
         group.append(number)
@@ -49,7 +49,7 @@ def run(model, opts: dict, plan: Plan, journal: Journal) -> list[str]:
     Returns:
       Sentences about pictures that could not be read any more, which are also printed.
     """
-    most = GROUP_PIXELS_CPU if program.on_cpu() else GROUP_PIXELS
+    most = GROUP_ON_CPU if program.on_cpu() else GROUP
     todo = [group for group in groups(plan, most) if any(MAKE in plan.actions[number] for number in group)]
     options: dict[str, Any] = {"seed": opts["seed"], **sampling.given(opts)}
     lost: list[str] = []
