@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
@@ -495,6 +496,30 @@ def test_generating_names_and_keeps_results_too(stub, capsys):
         (["--name={ext}"], "unknown field {ext}"),
     ):
         assert generate(*argv) == 2 and message in capsys.readouterr().err
+
+
+def test_the_bar_counts_the_work_that_is_left(stub, monkeypatch):
+    """Large pictures count more than small ones, and a bar of several groups reaches its end."""
+    bars = []
+
+    @contextmanager
+    def bar(total, description="", **options):
+        bars.append([total, 0.0])
+
+        def advance(steps, description=None, total=None):
+            bars[-1][1] += steps
+
+        yield advance
+
+    monkeypatch.setattr(upscaling, "counted_progress", bar)
+    monkeypatch.setattr(upscaling, "GROUP_ON_CPU", (10**6, 2))
+    write(Path("in"), ["a.png"])
+    write(Path("in"), ["b.png", "c.png", "d.png"], height=40, width=40)
+    assert upscale("--input=in/a.png", "--samples=2", "--scale=2") == 0
+    assert upscale("--input=in", "--samples=2", "--scale=2") == 0
+    work = [2 * (16 + 4) * pixels for pixels in (20 * 24, 3 * 40 * 40)]
+    assert [total for total, _ in bars] == work
+    np.testing.assert_allclose([done for _, done in bars], work)
 
 
 # --- what is refused before anything is read ---
