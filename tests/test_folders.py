@@ -356,7 +356,7 @@ def test_results_are_not_replaced_unasked(stub, capsys):
     Path("out").mkdir()
     for name in ("a", "c"):
         Path(f"out/{name}_x4.png").write_bytes(b"mine")
-    assert "out/a_x4.png exists already, and 1 more results are there already; give --overwrite" in error_of(
+    assert "out/a_x4.png exists already, and 1 more of the results are there already; give --overwrite" in error_of(
         capsys, "--input=in"
     )
     assert made() == ["a_x4.png", "c_x4.png"] and stub.groups == []

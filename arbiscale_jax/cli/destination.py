@@ -91,13 +91,11 @@ def decide(where: Destination, results: Sequence[Result], journal: Journal, opts
             found.append(KEEP)
         else:
             found.append(MAKE)
-            refused.append((path, _why(path, one, entry, journal)))
+            refused.append(_why(path, one, entry, journal))
     if refused and not opts["overwrite"]:
-        (_, why), others = refused[0], len(refused) - 1
-        raise UserError(
-            f"{why}{f', and {others} more results are there already' if others else ''}; give --overwrite to replace, "
-            "--skip-existing to keep them, or another --output."
-        )
+        why, others = refused[0], len(refused) - 1
+        more = f", and {others} more of the results are there already" if others else ""
+        raise UserError(f"{why}{more}; give --overwrite to replace, --skip-existing to keep them, or another --output.")
     return found
 
 

@@ -145,7 +145,7 @@ def _print_help(flag_values: flags.FlagValues, prog: str, task: str | None) -> N
         f"{' '.join(what[name] for name in tasks)}\n\nUsage:{examples}\n\n"
         "Writes PNG files to --output, sample.json with all settings that made them, and journal.jsonl, with which the "
         "same command goes on if it was stopped.\n\nThe exit code is 0; 1 if inputs could not be read and were left "
-        "out; 2 if nothing was done because of a mistake; 130 after Ctrl-C.",
+        "out; 2 after a mistake or an error, which one sentence names; 130 after Ctrl-C.",
         flag_values,
     )
 
@@ -160,8 +160,8 @@ def _upscale(opts: dict, given: list[str]) -> int:
     result_names.check_pattern(planning.pattern(opts, box), result_names.FIELDS)
     found = inputs.find(given, picture_files.extensions(), where.folder)
     settings = model_settings.read(opts, "upscale")
-    options = {"--scale": target.scale, "--size": opts["size"], "--long-side": target.long}
-    options |= {f"--{name}": opts[name] for name in ("samples", "box")}
+    options = {"--scale": target.scale, "--size": target.size or target.short, "--long-side": target.long}
+    options |= {"--samples": opts["samples"], "--box": box}
     journal = Journal(None if where.single else where.folder, options | _shared_options(opts, settings))
     plan = planning.make_plan(opts, found, where, journal, box)
     files.check_output_folder(where.folder, planning.bytes_to_write(plan))
