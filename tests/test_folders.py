@@ -627,8 +627,7 @@ def test_a_killed_command_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(upscaling, "GROUP_ON_CPU", (10**6, 2))
     monkeypatch.setattr(program, "start_jax", lambda: None)
-    for i in range(4):
-        write(Path("in"), [f"{i}.png"], height=10 + i, width=16)
+    write(Path("in"), [f"{i}.png" for i in range(4)], height=16, width=16)  # of one size, for few programs
     argv = ["upscale", "--input=in", *QUICK]
     assert program.run(main.dispatch, [*argv, "--output=calm"]) == 0
     command = [sys.executable, "-c", KILLED, *argv, "--output=out"]
