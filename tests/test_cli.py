@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from image_files import pixels
 from PIL import Image
 from waiting import run
 
+from arbiscale_jax.artifacts import storage
+from arbiscale_jax.artifacts.storage import bundled_models
 from arbiscale_jax.cli import config_flag, evaluate, export, files, main, program, run_quickstart, sample, sizes, train
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.experiments import get_base_config
@@ -36,10 +39,16 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "zero.png").write_bytes(b"")
     Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "copy").mkdir()
+    photo.save(tmp_path / "copy" / "photo.png")
     (tmp_path / "pair").mkdir()
     for name in ("a.png", "a_x2.png"):
         photo.save(tmp_path / "pair" / name)
     (tmp_path / "pair" / "._a.png").write_text("What some systems leave beside a picture.\n")
+    for name, bundled in (("m", "photos"), ("g", "emoji")):  # models' settings; their weights are never read
+        (tmp_path / name).mkdir()
+        shutil.copy(bundled_models()[bundled] / storage.CONFIG, tmp_path / name)
+        (tmp_path / name / storage.WEIGHTS).write_bytes(b"")
     (tmp_path / "without.py").write_text("x = 1\n")
     (tmp_path / "wrong.py").write_text("def get_config():\n    return 1\n")
     monkeypatch.chdir(tmp_path)
@@ -79,7 +88,7 @@ def error_of(capsys, command, argv) -> str:
 
 UPSCALE = ["--task=upscale", "--model=m", "--output=out"]
 GOOD = [*UPSCALE, "--input=photo.png"]
-GENERATE = ["--task=generate", "--model=m", "--output=out"]
+GENERATE = ["--task=generate", "--model=g", "--output=out"]
 
 
 @pytest.mark.parametrize(
@@ -97,8 +106,8 @@ GENERATE = ["--task=generate", "--model=m", "--output=out"]
         ([*UPSCALE, "--input=cut.jpg"], "cut.jpg is damaged or truncated"),
         ([*UPSCALE, "--input=cut.png"], "cut.png is damaged or truncated"),
         ([*UPSCALE, "--input=dot.png"], "dot.png has 1 x 1 pixels"),
-        ([*GOOD, "cut.jpg"], "cut.jpg is damaged"),
-        ([*GOOD, "photo.png"], "2 inputs are called photo.png"),
+        ([*UPSCALE, "--input=photo.png", "pair", "empty"], "--input=empty holds no image file"),
+        ([*GOOD, "copy/photo.png"], "2 inputs are called photo.png"),
         ([*GOOD, "--max-pixels=2399"], "more than the 2399 that are accepted"),
         ([*GOOD, "--scale=0"], "--scale=0 is no scale"),
         ([*GOOD, "--scale=-1"], "--scale=-1 is no scale"),
@@ -109,7 +118,9 @@ GENERATE = ["--task=generate", "--model=m", "--output=out"]
         ([*GOOD, "--scale=0.001"], "give a larger scale"),
         ([*GOOD, "--scale=big"], "--scale=big"),
         ([*GOOD, "--scale=2", "--size=3x4"], "exclude each other"),
-        ([*GOOD, "--size=900"], "--size=900 is no size"),
+        ([*GOOD, "--size=9x"], "--size=9x is no size"),
+        ([*GOOD, "--size=0"], "--size=0 is no size"),
+        ([*GOOD, "--long-side=9", "--size=9"], "exclude each other"),
         ([*GOOD, "--size=0x9"], "--size=0x9 is no size"),
         ([*GOOD, "--box=1,2,3"], "--box=1,2,3 is no window"),
         ([*GOOD, "--box=1,2,0,3"], "--box=1,2,0,3 has no pixels"),
@@ -122,7 +133,9 @@ GENERATE = ["--task=generate", "--model=m", "--output=out"]
         ([*GOOD, "--sampler=euler"], "--sampler=euler"),
         ([*GOOD, "--num=3"], "--num belongs to the task generate"),
         ([*GOOD, "--sacle=2"], "did you mean scale"),
-        ([*GOOD, "--output=result.png"], "looks like a file"),
+        ([*GOOD, "--output=result.jpg"], "looks like a file"),
+        ([*GOOD, "photo.jpg", "--output=result.png"], "result.png names one result, but 2 are asked for"),
+        ([*GOOD, "--output=photo.png"], "photo.png would replace an input"),
         ([*GOOD, "--output=text.png/out"], "text.png is a file"),
         ([*GENERATE, "--scale=2"], "--scale belongs to the task upscale"),
         ([*GENERATE, "--num=0"], "--num=0"),
@@ -297,7 +310,9 @@ def test_upscale_writes_images_of_the_right_size_under_their_names(folder, monke
     assert pixels("out/photo.png_x3.7.png").shape[:2] == (148, 222)
     argv = ["upscale", "--model=m", "--output=out2", "--input=photo.png", "--size=10x20", "--samples=2"]
     assert program.run(main.dispatch, [*argv, "--seed=5", "--steps=3"]) == 0
-    assert sorted(p.name for p in Path("out2").iterdir()) == ["photo_10x20_0.png", "photo_10x20_1.png", "sample.json"]
+    assert sorted(p.name for p in Path("out2").iterdir()) == sorted(
+        ["journal.jsonl", "photo_10x20_0.png", "photo_10x20_1.png", "sample.json"]
+    )
     assert pixels("out2/photo_10x20_1.png")[0, 0].tolist() == [6, 6, 6]
     resolved = json.loads(Path("out2/sample.json").read_text())
     assert resolved["steps"] == 3 and resolved["sampler"] == "ddim"
@@ -309,10 +324,6 @@ def test_upscale_writes_images_of_the_right_size_under_their_names(folder, monke
     assert window.shape == (20, 30, 3) and (window == 9).all()
 
 
-def test_a_folders_hidden_files_are_no_input(folder):
-    assert [path.name for path in files.find_images("pair")] == ["a.png", "a_x2.png"]
-
-
 def test_generate_renders_each_latent_at_every_size(folder, monkeypatch):
     monkeypatch.setattr(sample, "_load", lambda opts: FakeModel())
     assert program.run(sample.main, [*GENERATE, "--num=2", "--sizes=12,16x20"]) == 0
@@ -320,7 +331,7 @@ def test_generate_renders_each_latent_at_every_size(folder, monkeypatch):
     assert sorted(p.name for p in Path("out").glob("*.png")) == names
     assert pixels("out/sample_001_16x20.png").shape[:2] == (16, 20)
     assert program.run(sample.main, [*GENERATE, "--num=1", "--output=default"]) == 0
-    assert pixels("default/sample_000_8x8.png").shape[:2] == (8, 8)
+    assert pixels("default/sample_000_64x64.png").shape[:2] == (64, 64)
 
 
 def test_write_image_is_complete_or_not_at_all(tmp_path, monkeypatch):

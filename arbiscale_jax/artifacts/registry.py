@@ -33,6 +33,40 @@ ADVICE = "restore what was changed, or export or train the model again"
 FITS = "fits"  # key in an exported config.json: the fingerprint of the weights that were checked when it was written
 
 
+def find_model(name: str | os.PathLike) -> Path:
+    """Returns the directory of a model: of a bundled one by its name, of a training run or of an exported model.
+
+    Raises:
+      UserError: if there is no such directory, or it has no config.json.
+    """
+    folder = locate(name)
+    if not folder.is_dir():
+        known = ", ".join(bundled_models()) or "none in this version"
+        raise UserError(f"There is no model {str(name)!r}: no such directory, and the bundled models are: {known}.")
+    if not (folder / CONFIG).is_file():
+        raise UserError(f"{folder} is neither a training run nor an exported model: it has no {CONFIG}.")
+    return folder
+
+
+def read_settings(folder: Path) -> tuple[dict, dict]:
+    """Reads the config.json of a model, without its weights.
+
+    Returns:
+      The content of config.json.
+      Its field `model`, complete.
+
+    Raises:
+      UserError: if a field is wrong; the message names it.
+    """
+    config = read_config(folder)
+    if config.get("format", FORMAT) != FORMAT:
+        raise UserError(
+            f"format in {folder / CONFIG} is {config['format']!r}, where {FORMAT} is expected; open it with the "
+            "version of arbiscale_jax that wrote it."
+        )
+    return config, check_model(config, folder / CONFIG)
+
+
 def read_model(name: str | os.PathLike) -> tuple[dict, dict, float]:
     """Finds a model and reads it with all checks.
 
@@ -47,12 +81,7 @@ def read_model(name: str | os.PathLike) -> tuple[dict, dict, float]:
     Raises:
       UserError: if there is no such model, it is incomplete, or its weights do not fit its config.json.
     """
-    folder = locate(name)
-    if not folder.is_dir():
-        known = ", ".join(bundled_models()) or "none in this version"
-        raise UserError(f"There is no model {str(name)!r}: no such directory, and the bundled models are: {known}.")
-    if not (folder / CONFIG).is_file():
-        raise UserError(f"{folder} is neither a training run nor an exported model: it has no {CONFIG}.")
+    folder = find_model(name)
     _, model, weights = _read(folder)
     scale_factor = float(weights.pop("scale_factor", 1.0))
     if missing := missing_parts(weights):
@@ -74,13 +103,8 @@ def _read(folder: Path) -> tuple[dict, dict, dict]:
     Raises:
       UserError: if a field or a weight is wrong; the message names it.
     """
-    config = read_config(folder)
-    if config.get("format", FORMAT) != FORMAT:
-        raise UserError(
-            f"format in {folder / CONFIG} is {config['format']!r}, where {FORMAT} is expected; open it with the "
-            "version of arbiscale_jax that wrote it."
-        )
-    model, weights = check_model(config, folder / CONFIG), read_weights(folder)
+    config, model = read_settings(folder)
+    weights = read_weights(folder)
     source = str(folder / WEIGHTS) if (folder / WEIGHTS).is_file() else f"the newest checkpoint of {folder}"
     scale = weights.get("scale_factor")
     if isinstance(scale, np.ndarray) and scale.size == 1:

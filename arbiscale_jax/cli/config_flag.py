@@ -47,7 +47,7 @@ def find(name: str) -> Path:
     """
     if not name:
         raise missing()
-    path = Path(name)
+    path = Path(program.expand(name))
     if path.is_file():
         return path
     if path.suffix in ("", ".py") and path.parent in (Path("."), Path("configs")):
@@ -99,6 +99,15 @@ def define(config: ml_collections.ConfigDict, argv: Sequence[str], flag_values: 
             if match[1] not in names:
                 raise UserError(_unknown_field(match[1], list(names)))
     config_flags.DEFINE_config_dict("config", config, flag_values=flag_values, sys_argv=["arbiscale", *argv])
+
+
+def expand_paths(config: ml_collections.ConfigDict) -> None:
+    """Puts the home directory in place of ~ at the beginning of every path in the configuration's fields."""
+    for key, value in config.items():
+        if isinstance(value, ml_collections.ConfigDict):
+            expand_paths(value)
+        elif isinstance(value, str) and value.startswith("~"):
+            config[key] = ",".join(map(program.expand, value.split(",")))
 
 
 def fields(config: ml_collections.ConfigDict, prefix: str = "") -> dict[str, object]:

@@ -24,11 +24,11 @@ given to --config.init_from.
 def main(argv: list[str], prog: str = "python -m arbiscale_jax.interop") -> None:
     """Runs the command with the arguments argv, without the program's name."""
     f = flags.FlagValues()
-    flags.DEFINE_string("ckpt", None, "The PyTorch or .safetensors file to read.", flag_values=f)
-    flags.DEFINE_string("arch", None, "Its architecture: a JSON file, or a published experiment's name.", flag_values=f)
-    flags.DEFINE_string("model", None, "Or instead: a bundled model's name, a run or an exported model.", flag_values=f)
-    flags.DEFINE_string("output", None, "The folder of the exported model to write.", flag_values=f)
-    flags.DEFINE_string("to-torch", None, "The state dict to write: .ckpt, .pt, .pth or .safetensors.", flag_values=f)
+    program.define_path("ckpt", None, "The PyTorch or .safetensors file to read.", f)
+    program.define_path("arch", None, "Its architecture: a JSON file, or a published experiment's name.", f)
+    program.define_path("model", None, "Or instead: a bundled model's name, a run or an exported model.", f)
+    program.define_path("output", None, "The folder of the exported model to write.", f)
+    program.define_path("to-torch", None, "The state dict to write: .ckpt, .pt, .pth or .safetensors.", f)
     flags.DEFINE_bool("ema", False, "Read the U-Net's averaged weights instead of the raw ones.", flag_values=f)
     flags.DEFINE_bool("overwrite", False, "Replace the exported model that --output holds.", flag_values=f)
     if program.wants_help(argv):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from absl import flags
 
-from arbiscale_jax.cli import files, program, sampling
+from arbiscale_jax.cli import files, model_settings, program, sampling
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.evaluation import names
 
@@ -57,6 +57,7 @@ def main(argv: list[str], prog: str = "arbiscale eval") -> None:
     files.check_output_folder(opts["output"], 10**7)
 
     opts["metrics"] = _metrics(opts["metrics"], task)
+    _check_models(opts, task)
 
     program.start_jax()
     if task == "upscale":
@@ -64,6 +65,15 @@ def main(argv: list[str], prog: str = "arbiscale eval") -> None:
     else:
         from arbiscale_jax.cli import evaluate_generate as run
     run.main(opts)
+
+
+def _check_models(opts: dict, task: str) -> None:
+    """Raises UserError if a model cannot do the task or be sampled with the flags; no image or weight is read."""
+    from arbiscale_jax.evaluation.protocols import INTERPOLATIONS
+
+    for name in opts["model"]:
+        if name not in INTERPOLATIONS:
+            model_settings.read(opts | {"model": name}, task)
 
 
 def _metrics(text: str | None, task: str) -> list[str]:
@@ -80,12 +90,12 @@ def _metrics(text: str | None, task: str) -> list[str]:
 def _define_flags() -> flags.FlagValues:
     f = flags.FlagValues()
     flags.DEFINE_enum("task", None, TASKS, "The task to measure.", flag_values=f)
-    flags.DEFINE_string("model", None, "The models to measure, separated by commas; see above.", flag_values=f)
+    program.define_path("model", None, "The models to measure, separated by commas; see above.", f, many="commas")
     help_ = "Images to measure with: a folder, which is searched recursively, or a data source such as embedded."
-    flags.DEFINE_string("data", None, help_, flag_values=f)
+    program.define_path("data", None, help_, f)
     flags.DEFINE_enum("split", "all", ["all", "train", "val"], "Which images of --data to use.", flag_values=f)
     flags.DEFINE_string("metrics", None, "The metrics to compute, separated by commas; see below.", flag_values=f)
-    flags.DEFINE_string("output", "out/eval", "The folder for the results.", flag_values=f)
+    program.define_path("output", "out/eval", "The folder for the results.", f)
     sampling.define(f, upscaling=True)
 
     flags.DEFINE_string("scales", "2,4,8", "Upscale: factors, separated by commas.", flag_values=f)
@@ -109,7 +119,7 @@ def _define_flags() -> flags.FlagValues:
     help_ = "Generate: the network for distances, vgg (FD-VGG, KD-VGG; no download) or inception (FID, KID)."
     flags.DEFINE_enum("features", "vgg", ["vgg", "inception"], help_, flag_values=f)
     help_ = "Generate: a file with FID's Inception weights, .pth or .safetensors; by default they are downloaded once."
-    flags.DEFINE_string("inception-weights", "", help_, flag_values=f)
+    program.define_path("inception-weights", "", help_, f)
     flags.DEFINE_integer("batch-size", 16, "Generate: images at a time, on all devices.", lower_bound=1, flag_values=f)
     return f
 

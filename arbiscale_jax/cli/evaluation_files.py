@@ -52,7 +52,7 @@ def write_results(output: Path, content: dict, rows: list[dict], summary: list[d
         ("summary.csv", report.to_csv(summary)),
         ("summary.md", markdown),
     ):
-        files.write_bytes(output / name, text.encode())
+        files.write_bytes(output / name, text.encode(errors="backslashreplace"))  # names of files may hold any bytes
 
 
 def sections(title: str, tables: dict[str, list[dict]], notes: list[str]) -> str:

@@ -19,8 +19,8 @@ Usage:
 def main(argv: list[str], prog: str = "arbiscale export") -> None:
     """Runs the command with the arguments argv, without the program's name."""
     flag_values = flags.FlagValues()
-    flags.DEFINE_string("run", None, "The training run's directory.", flag_values=flag_values)
-    flags.DEFINE_string("output", None, "The folder to write.", flag_values=flag_values)
+    program.define_path("run", None, "The training run's directory.", flag_values)
+    program.define_path("output", None, "The folder to write.", flag_values)
     flags.DEFINE_bool("overwrite", False, "Replace the exported model that --output holds.", flag_values=flag_values)
     if program.wants_help(argv):
         program.print_help(USAGE.format(prog=prog), flag_values)

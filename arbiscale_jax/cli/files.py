@@ -1,4 +1,4 @@
-"""Finds the images that a path means, and writes results that are complete or not there at all."""
+"""Writes results that are complete or not there at all."""
 
 import io
 import os
@@ -10,32 +10,10 @@ import numpy as np
 from PIL import Image
 
 from arbiscale_jax.errors import UserError
-from arbiscale_jax.images import readable_extensions
 from arbiscale_jax.images.streams import open_stream
 from arbiscale_jax.runtime.whole_files import replacing
 
 WHOLE_PIXELS = 16_000_000  # images up to this size are written as a whole
-
-
-def find_images(path: str | Path) -> list[Path]:
-    """Returns [path] for a file; for a folder it returns the image files in it, sorted by name, without hidden ones.
-
-    Raises:
-      UserError: if there is none, or the folder cannot be read.
-    """
-    path, readable = Path(path), readable_extensions()
-    try:
-        if not path.exists():
-            raise UserError(f"--input={path} does not exist; give an image file or a folder of images.")
-        if path.is_file():
-            return [path]
-        found = sorted(p for p in path.iterdir() if p.suffix.lower() in readable and p.is_file())
-    except OSError as e:  # exists() hides only some of these errors
-        raise UserError(f"--input={path} cannot be opened ({e.strerror}); give a path that you may read.") from e
-    found = [p for p in found if not p.name.startswith(".")]  # some systems leave hidden files beside pictures
-    if not found:
-        raise UserError(f"The folder --input={path} holds no image file; give a folder of PNG, JPEG or similar files.")
-    return found
 
 
 def write_image(path: str | Path, image: np.ndarray) -> None:

@@ -24,17 +24,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.exit(program.run(dispatch, argv))
 
 
-def dispatch(argv: list[str]) -> None:
-    """Runs the subcommand that argv names."""
+def dispatch(argv: list[str]) -> int | None:
+    """Runs the subcommand that argv names, and returns its exit code, or None for 0."""
     if not argv or program.wants_help(argv[:1]):
         print("Arbitrary-scale image generation and super-resolution.\n\nUsage: arbiscale COMMAND [--flag=value ...]\n")
         print("\n".join(f"  {name:11}{text}" for name, (_, text) in _COMMANDS.items()))
         print("\n'arbiscale COMMAND --help' explains a command, 'arbiscale --version' prints the version.")
-        return
+        return None
     name, rest = argv[0], argv[1:]
     if name not in _COMMANDS:
         hint = program.closest(name, list(_COMMANDS))
         raise UserError(f"There is no command {name!r}{hint}; the commands are {', '.join(_COMMANDS)}.")
     command = import_module(f"arbiscale_jax.cli.{_COMMANDS[name][0]}")
     options = {"task": name} if name in ("upscale", "generate") else {}
-    command.main(rest, prog=f"arbiscale {name}", **options)
+    return command.main(rest, prog=f"arbiscale {name}", **options)

@@ -25,8 +25,8 @@ If a call is interrupted, repeat it to continue. Train on the result with
 def main(argv: list[str], prog: str = "arbiscale prepare") -> None:
     """Runs the command with the arguments argv, without the program's name."""
     f = flags.FlagValues()
-    flags.DEFINE_string("input", None, "Folder of images, or several, separated by commas. Required.", flag_values=f)
-    flags.DEFINE_string("output", None, "Folder of the prepared set. Required.", flag_values=f)
+    program.define_path("input", None, "Folder of images, or several, separated by commas. Required.", f, many="commas")
+    program.define_path("output", None, "Folder of the prepared set. Required.", f)
     flags.DEFINE_integer("size", 0, "Side in pixels of the images that --fit makes.", flag_values=f)
     flags.DEFINE_string(
         "fit",
@@ -37,7 +37,7 @@ def main(argv: list[str], prog: str = "arbiscale prepare") -> None:
         flag_values=f,
     )
     flags.DEFINE_string("split", "train", "Name of the split: train, validation, ...", flag_values=f)
-    flags.DEFINE_string("split_file", "", "Text file of the images' names, one per line; default: all.", flag_values=f)
+    program.define_path("split_file", "", "Text file of the images' names, one per line; default: all.", f)
     flags.DEFINE_string("format", "png", "File format: png (exact) or jpeg (small).", flag_values=f)
     flags.DEFINE_integer("quality", 95, "Quality of JPEG files.", flag_values=f)
     flags.DEFINE_integer("processes", os.cpu_count(), "Number of processes that share the work.", flag_values=f)

@@ -4,47 +4,58 @@ Nothing here imports JAX before a command has accepted its flags, so that --help
 """
 
 import difflib
+import io
 import os
 import re
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 from absl import flags
 
 import arbiscale_jax
 from arbiscale_jax.errors import UserError
+from arbiscale_jax.runtime.screen import printable
 from arbiscale_jax.runtime.whole_files import discard_unfinished
+
+Result = TypeVar("Result")
 
 _HELP = ("-h", "-help", "--help", "--helpfull", "--helpshort")
 _VERSION = ("-version", "--version")
 
 
-def run(command: Callable[[list[str]], None], argv: Sequence[str] | None = None) -> int:
+def run(command: Callable[[list[str]], int | None], argv: Sequence[str] | None = None) -> int:
     """Runs `command(argv)` and returns the exit code.
 
-    It is 0, or 2 after a user's mistake, which is printed as one sentence, or 130 after Ctrl-C. Any other exception is
-    a bug and keeps its traceback. --version is answered here, for every command and subcommand.
+    It is what the command returns, such as 1 if a part of the work had to be left out, and 0 if it returns None. It is
+    2 after a user's mistake, which is printed as one sentence, and 130 after Ctrl-C. Any other exception is a bug and
+    keeps its traceback. --version is answered here, for every command and subcommand.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr; a file's name may have what has no encoding
     if _asks(argv, _VERSION):
         print(f"arbiscale_jax {arbiscale_jax.__version__}")
         return 0
     try:
-        command(argv)
+        return command(argv) or 0
     except UserError as e:
         print_error(e)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    return 0
 
 
 def print_error(error: UserError) -> None:
     """Prints a user's mistake as one sentence."""
-    print("error: " + " ".join(str(error).split()), file=sys.stderr)
+    print("error: " + printable(" ".join(str(error).split())), file=sys.stderr)
+
+
+def say_left_out(line: str) -> None:
+    """Names on stderr what the command leaves out."""
+    print(f"left out: {printable(line)}", file=sys.stderr, flush=True)
 
 
 def wants_help(argv: Sequence[str]) -> bool:
@@ -85,6 +96,40 @@ def parse(flag_values: flags.FlagValues, argv: Sequence[str], *, positional: boo
     return rest
 
 
+class _Path(flags.ArgumentParser[str]):
+    """Reads a path as `expand` does; a shell expands ~ at the beginning of a word alone, and not in --output=~/out."""
+
+    def parse(self, argument: str) -> str:
+        return expand(argument)
+
+
+class _Paths(flags.ArgumentParser[str]):
+    """Reads paths that are separated by commas."""
+
+    def parse(self, argument: str) -> str:
+        return ",".join(map(expand, argument.split(",")))
+
+
+def expand(path: str) -> str:
+    """Returns a path with the home directory in place of ~ or ~user at its beginning, if there is that directory."""
+    return os.path.expanduser(path)
+
+
+def define_path(
+    name: str,
+    default: str | None,
+    help_: str,
+    flag_values: flags.FlagValues,
+    *,
+    many: Literal["", "commas", "repeat"] = "",
+) -> None:
+    """Defines a flag that takes a path; several, if `many`, by commas or by repeating it."""
+    if many == "repeat":
+        flags.DEFINE_multi(_Path(), flags.ArgumentSerializer(), name, default, help_, flag_values=flag_values)
+    else:
+        flags.DEFINE(_Paths() if many else _Path(), name, default, help_, flag_values=flag_values)
+
+
 def values(flag_values: flags.FlagValues) -> dict[str, Any]:
     """Returns every flag's value by its name."""
     return {name: flag_values[name].value for name in flag_values}
@@ -117,21 +162,28 @@ def start_jax() -> None:
 
 def default_dtype() -> str:
     """Returns the type in which commands compute: bfloat16 on an accelerator, float32 on a CPU."""
+    return "float32" if on_cpu() else "bfloat16"
+
+
+def on_cpu() -> bool:
+    """Tells whether JAX computes on the CPU; its devices are started."""
     import jax
 
-    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return jax.default_backend() == "cpu"
 
 
-def interruptible(work: Callable[[], object]) -> None:
+def interruptible(work: Callable[[], Result]) -> Result:
     """Runs `work` in a thread, so that Ctrl-C ends the process at once and not after the program that is computed.
 
-    Exceptions of `work` are raised here. After Ctrl-C unfinished files are deleted, and the exit code is 130.
+    What it returns is returned, and what it raises is raised here. After Ctrl-C unfinished files are deleted, and the
+    exit code is 130.
     """
     raised: list[BaseException] = []
+    returned: list[Result] = []
 
     def run_it() -> None:
         try:
-            work()
+            returned.append(work())
         except BaseException as e:  # every exception is raised again below
             raised.append(e)
 
@@ -147,6 +199,7 @@ def interruptible(work: Callable[[], object]) -> None:
         os._exit(130)  # a program that runs on the device cannot be ended in another way
     if raised:
         raise raised[0]
+    return returned[0]
 
 
 def _asks(argv: Sequence[str], names: Sequence[str]) -> bool:

@@ -27,8 +27,8 @@ def main(argv: list[str], prog: str = "arbiscale quickstart") -> None:
     """Runs the command with the arguments argv, without the program's name."""
     f = flags.FlagValues()
     flags.DEFINE_float("minutes", 2.0, "Training time of each of the three stages, in minutes.", flag_values=f)
-    flags.DEFINE_string("runs", "runs", "The folder for the training runs quickstart_STAGE.", flag_values=f)
-    flags.DEFINE_string("output", "out/quickstart", "The folder for the pictures.", flag_values=f)
+    program.define_path("runs", "runs", "The folder for the training runs quickstart_STAGE.", f)
+    program.define_path("output", "out/quickstart", "The folder for the pictures.", f)
     flags.DEFINE_float("scale", 3.7, "Factor by which the photograph is upscaled.", flag_values=f)
     if program.wants_help(argv):
         program.print_help(USAGE.format(prog=prog), f)
@@ -51,7 +51,7 @@ def main(argv: list[str], prog: str = "arbiscale quickstart") -> None:
     files.write_image(photo, photo_pixels)
     print(f"Step 4 of 4: upscaling {photo}, a photograph that was held out of training, by {scale:g}.", flush=True)
     run = Path(opts["runs"]) / f"quickstart_{STAGES[-1]}"
-    argv = ["--model", str(run), "--input", str(photo), "--scale", repr(scale), "--output", str(output)]
+    argv = ["--model", str(run), "--input", str(photo), "--scale", repr(scale), "--output", str(output), "--overwrite"]
     sample.main(argv, task="upscale")
     height, width = sizes.scaled(photo_pixels.shape[:2], scale, str(photo))
     nearest = Image.fromarray(photo_pixels).resize((width, height), Image.Resampling.NEAREST)

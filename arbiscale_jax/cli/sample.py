@@ -1,40 +1,64 @@
 """Upscales or generates images with a trained model: `python run_sample.py`, `arbiscale upscale | generate`."""
 
-import json
+import time
 from functools import partial
-from importlib.metadata import version
-from pathlib import Path
 
 from absl import flags
 
 import arbiscale_jax
 from arbiscale_jax import images
-from arbiscale_jax.cli import files, program, sampling, sizes, upscaling
+from arbiscale_jax.cli import (
+    destination,
+    files,
+    generating,
+    inputs,
+    model_settings,
+    picture_files,
+    planning,
+    program,
+    result_names,
+    sample_record,
+    sampling,
+    sizes,
+    upscaling,
+)
+from arbiscale_jax.cli.destination import AGAIN, MAKE
+from arbiscale_jax.cli.journal import Journal
 from arbiscale_jax.errors import UserError
-from arbiscale_jax.runtime.progress import counted_progress
 
 USAGE = {
     "upscale": """
   {prog}--input photo.jpg --scale 3.7 --output out/
   {prog}--model runs/quickstart_sr_align --input FOLDER --size 900x1600 --output out/
-  {prog}--input a.jpg b.png --scale 4 --samples 3 --seed 1 --output out/""",
+  {prog}--input a.jpg b.png --scale 4 --samples 3 --seed 1 --output out/
+  {prog}--input FOLDER --long-side 3840 --name '{{stem}}_{{size}}' --output out/ --skip-existing
+  {prog}--input photo.jpg --output large.png""",
     "generate": """
   {prog}--num 16 --sizes 128,160,192x256 --output out/""",
 }
 DEFAULT_MODELS = {"upscale": "photos", "generate": "emoji"}  # names of bundled models
 _OF_TASK = {
-    "upscale": ("input", "scale", "size", "samples", *sampling.OF_UPSCALING, "box", "max-pixels"),
+    "upscale": ("input", "scale", "size", "long-side", "samples", *sampling.OF_UPSCALING, "box", "max-pixels"),
     "generate": ("num", "sizes"),
 }
 
 
-def main(argv: list[str], prog: str = "python run_sample.py", task: str | None = None) -> None:
-    """Runs the command with the arguments argv, without the program's name; if `task` is None, --task gives it."""
+def main(argv: list[str], prog: str = "python run_sample.py", task: str | None = None) -> int:
+    """Runs the command.
+
+    Args:
+      argv: the arguments, without the program's name.
+      prog: what the help calls the program.
+      task: upscale or generate; if it is None, --task gives it.
+
+    Returns:
+      The exit code: 1 if inputs were left out, and 0 otherwise.
+    """
     flag_values = _define_flags(task)
     if program.wants_help(argv):
         _print_help(flag_values, prog, task)
-        return
-    inputs = program.parse(flag_values, argv, positional=task != "generate")
+        return 0
+    further = program.parse(flag_values, argv, positional=task != "generate")
     opts = program.values(flag_values)
     task = task or opts["task"]
     if not task:
@@ -45,15 +69,14 @@ def main(argv: list[str], prog: str = "python run_sample.py", task: str | None =
                 raise UserError(f"--{name} belongs to the task {other}; leave it out of {task}.")
     opts["model"] = opts["model"] or DEFAULT_MODELS[task]
     sampling.check(opts)
-    if Path(opts["output"]).suffix.lower() in (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"):
-        raise UserError(f"--output={opts['output']} looks like a file; give a folder, the images are named in it.")
+    program.one_of_a_kind(flag_values, "skip-existing", "overwrite")
     if task == "upscale":
-        program.one_of_a_kind(flag_values, "scale", "size")
-        program.interruptible(partial(_upscale, opts, [*(opts["input"] or ()), *inputs]))
-    elif inputs:
-        raise UserError(f"The argument {inputs[0]!r} belongs to no flag; generate takes flags only.")
-    else:
-        program.interruptible(partial(_generate, opts))
+        program.one_of_a_kind(flag_values, "scale", "size", "long-side")
+        given = [*(opts["input"] or ()), *map(program.expand, further)]
+        return program.interruptible(partial(_upscale, opts, given))
+    if further:
+        raise UserError(f"The argument {further[0]!r} belongs to no flag; generate takes flags only.")
+    return program.interruptible(partial(_generate, opts))
 
 
 def _define_flags(task: str | None) -> flags.FlagValues:
@@ -63,13 +86,39 @@ def _define_flags(task: str | None) -> flags.FlagValues:
         flags.DEFINE_enum("task", None, list(USAGE), "What to do: upscale images, or generate new ones.", flag_values=f)
     own = [DEFAULT_MODELS[task]] if task else [f"{model} to {one}" for one, model in DEFAULT_MODELS.items()]
     help_ = f"A bundled model's name, or the folder of a run or an exported model; default: {', '.join(own)}."
-    flags.DEFINE_string("model", None, help_, flag_values=f)
-    flags.DEFINE_string("output", "out", "The folder for the images and sample.json.", flag_values=f)
+    program.define_path("model", None, help_, f)
+    help_ = "The folder for the images, sample.json and journal.jsonl, or the name of the one result, such as big.png."
+    program.define_path("output", "out", help_, f)
+    known = (
+        result_names.FIELDS if task != "generate" else {name: result_names.FIELDS[name] for name in generating.FIELDS}
+    )
+    help_ = (
+        "The pattern of the results' names, such as {stem}_x{scale}, with fields in braces: "
+        + "; ".join(f"{name}, {about}" for name, about in known.items())
+        + ". Numbers take a format, such as {index:03d}. Default: a name that says what was asked for."
+    )
+    flags.DEFINE_string("name", None, help_, flag_values=f)
+    help_ = "Keep results that are there already, whatever made them."
+    flags.DEFINE_bool("skip-existing", False, help_, flag_values=f)
+    help_ = (
+        "Replace results that are there already, unless the journal of --output says that the same options made them "
+        "from the same input."
+    )
+    flags.DEFINE_bool("overwrite", False, help_, flag_values=f)
     if task != "generate":
-        help_ = "Upscale: an image or a folder of images; may be repeated, and further arguments are inputs too."
-        flags.DEFINE_multi_string("input", None, help_, flag_values=f)
+        help_ = (
+            "Upscale: an image, or a folder, which is searched with all folders below it; may be repeated, and further "
+            "arguments are inputs too."
+        )
+        program.define_path("input", None, help_, f, many="repeat")
         flags.DEFINE_float("scale", None, "Upscale: a factor above 0; default: 4.", flag_values=f)
-        flags.DEFINE_string("size", None, "Upscale: HEIGHTxWIDTH of the output, in place of --scale.", flag_values=f)
+        help_ = (
+            "Upscale: HEIGHTxWIDTH of the output, or its shorter side alone, which keeps the proportion; in place of "
+            "--scale."
+        )
+        flags.DEFINE_string("size", None, help_, flag_values=f)
+        help_ = "Upscale: the longer side of the output, which keeps the proportion; in place of --scale."
+        flags.DEFINE_integer("long-side", None, help_, lower_bound=1, upper_bound=10**9, flag_values=f)
         help_ = "Upscale: number of different answers per image, whose files end in _0, _1, ...; default: one answer."
         flags.DEFINE_integer("samples", None, help_, lower_bound=1, flag_values=f)
         help_ = "Upscale: TOP,LEFT,HEIGHT,WIDTH in pixels of the output, to render this window of it alone."
@@ -94,74 +143,78 @@ def _print_help(flag_values: flags.FlagValues, prog: str, task: str | None) -> N
     examples = "".join(USAGE[name].format(prog=f"{prog} " + ("" if task else f"--task {name} ")) for name in tasks)
     program.print_help(
         f"{' '.join(what[name] for name in tasks)}\n\nUsage:{examples}\n\n"
-        "Writes PNG files to --output, and sample.json with all settings that made them.",
+        "Writes PNG files to --output, sample.json with all settings that made them, and journal.jsonl, with which the "
+        "same command goes on if it was stopped.\n\nThe exit code is 0; 1 if inputs could not be read and were left "
+        "out; 2 after a mistake or an error, which one sentence names; 130 after Ctrl-C.",
         flag_values,
     )
 
 
-def _upscale(opts: dict, given: list[str]) -> None:
-    """Checks everything that can be checked without a model, then upscales."""
+def _upscale(opts: dict, given: list[str]) -> int:
+    """Checks everything that can be checked without a model, then upscales, and returns the exit code."""
+    began = time.monotonic()
     if not given:
         raise UserError("Give --input, an image file or a folder of images.")
     box = sizes.parse_box(opts["box"]) if opts["box"] else None
-    inputs, output = upscaling.find_inputs(opts, given, box), Path(opts["output"])
-    upscaling.check_outputs(output, inputs, upscaling.suffixes(opts, box), box)
-    model = _load(opts)
-    written = upscaling.run(model, opts, inputs, box)
-    resolved = dict(task="upscale", inputs=[str(one.path) for one in inputs], output_sizes=[one.size for one in inputs])
-    scale = None if opts["size"] else upscaling.scale_of(opts)
-    _finish(opts, model, resolved | dict(scale=scale, samples=opts["samples"], box=box), written)
+    target, where = sizes.parse_target(opts), destination.parse(opts)
+    result_names.check_pattern(planning.pattern(opts, box), result_names.FIELDS)
+    found = inputs.find(given, picture_files.extensions(), where.folder)
+    settings = model_settings.read(opts, "upscale")
+    options = {"--scale": target.scale, "--size": target.size or target.short, "--long-side": target.long}
+    options |= {"--samples": opts["samples"], "--box": box}
+    journal = Journal(None if where.single else where.folder, options | _shared_options(opts, settings))
+    plan = planning.make_plan(opts, found, where, journal, box)
+    files.check_output_folder(where.folder, planning.bytes_to_write(plan))
+    results = [one for some in plan.results for one in some]
+    destination.clean(where, results)
+    lost = upscaling.run(_load(opts), opts, plan, journal) if plan.count(MAKE) else []
+    if plan.count(MAKE) or plan.count(AGAIN):
+        journal.end()
+    left_out = [*plan.left_out, *lost]
+    resolved = dict(task="upscale", scale=target.scale, samples=opts["samples"], box=box, left_out=left_out)
+    sample_record.write(opts, settings, where, journal, resolved, results)
+    sample_record.summarize(where, journal, results, len(left_out), began)
+    return 1 if left_out else 0
 
 
-def _generate(opts: dict) -> None:
-    """Samples one latent per image and renders it at every size."""
-    wanted = sizes.parse_sizes(opts["sizes"], "--sizes") if opts["sizes"] else None
-    output = Path(opts["output"])
+def _generate(opts: dict) -> int:
+    """Checks everything that can be checked without a model, then generates, and returns the exit code."""
+    began, where = time.monotonic(), destination.parse(opts)
+    if opts["name"] is not None:
+        result_names.check_pattern(opts["name"], generating.FIELDS)
+    generating.find_sizes(opts, 1)
+    settings = model_settings.read(opts, "generate")
+    wanted = generating.find_sizes(opts, settings.config["sampling"]["size"])
+    journal = Journal(None if where.single else where.folder, _shared_options(opts, settings))
+    of_each = generating.name_results(opts, wanted, where, journal.key)
+    results = [one for some in of_each for one in some]
+    actions = generating.decide(opts, where, of_each, journal)
+    destination.clean(where, results)
+    made = [one for one, action in zip(results, actions, strict=True) if action == MAKE]
+    if made:
+        names = {one.name for one in made}
+        todo = [[one for one in some if one.name in names] for some in of_each]
+        generating.run(_load(opts), opts, where, todo, journal)
+    if made or AGAIN in actions:
+        journal.end()
+    resolved = dict(task="generate", num=opts["num"], sizes=wanted)
+    sample_record.write(opts, settings, where, journal, resolved, results)
+    sample_record.summarize(where, journal, results, 0, began)
+    return 0
 
-    def check(wanted):
-        for size in wanted:
-            sizes.check_output(size, opts["max-output-pixels"])
-        files.check_output_folder(output, sum(3 * opts["num"] * height * width for height, width in wanted))
 
-    if wanted:
-        check(wanted)
-    model = _load(opts)
-    if not wanted:
-        side = model.config["sampling"]["size"]
-        check(wanted := [(side, side)])
-    written = []
-    with counted_progress(opts["num"] * (1 + len(wanted))) as advance:
-        advance(0, "denoising")
-        done = partial(upscaling.advance_by, advance, opts["num"])
-        z = model.generate_latent(opts["num"], seed=opts["seed"], progress=done, **sampling.given(opts))  # n h w c
-        for i in range(opts["num"]):
-            for size in wanted:
-                advance(0, f"image {i}: rendering {size[0]} x {size[1]}")
-                written.append(output / f"sample_{i:03d}_{size[0]}x{size[1]}.png")
-                files.write_rows(written[-1], size, model.render_rows(z[i], size))
-                advance(1)
-    _finish(opts, model, dict(task="generate", num=opts["num"], sizes=wanted), written)
+def _shared_options(opts: dict, settings: model_settings.Settings) -> dict:
+    """Returns what the bytes of a result depend on in both tasks; the journal compares it."""
+    options = {
+        "the model": model_settings.fingerprint(settings.folder),
+        "--seed": opts["seed"],
+        "--dtype": opts["dtype"],
+    }
+    options |= {f"--{name}": value for name, value in settings.sampling.items()}
+    return options | {"the version of arbiscale_jax": arbiscale_jax.__version__}
 
 
 def _load(opts: dict):
     """Starts JAX and loads the model."""
     program.start_jax()
     return arbiscale_jax.load(opts["model"], dtype=opts["dtype"] or program.default_dtype())
-
-
-def _finish(opts: dict, model, resolved: dict, written: list[Path]) -> None:
-    """Writes sample.json, with the model's settings for flags that were not given, and prints the results' names."""
-    used = {name: value for name, value in dict(model.config["sampling"]).items() if name in sampling.NAMES}
-    used |= sampling.given(opts)
-    resolved |= dict(model=opts["model"], seed=opts["seed"], **used, outputs=[path.name for path in written])
-    versions = {"arbiscale_jax": arbiscale_jax.__version__, "jax": version("jax")}
-    resolved |= dict(versions=versions, model_config=model.config)
-    content = json.dumps(resolved, indent=2, default=_to_dict)
-    files.write_bytes(Path(opts["output"]) / "sample.json", content.encode() + b"\n")
-    for path in written:
-        print(f"wrote {path}")
-
-
-def _to_dict(value):
-    """Converts a ConfigDict so that json can write it."""
-    return value.to_dict()

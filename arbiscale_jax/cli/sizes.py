@@ -2,6 +2,7 @@
 
 import math
 import re
+from typing import NamedTuple
 
 from arbiscale_jax.errors import UserError
 
@@ -19,6 +20,46 @@ def parse_size(text: str, flag: str) -> tuple[int, int]:
     if min(size) < 1:
         raise UserError(f"{flag}={text} is no size; write HEIGHTxWIDTH in pixels, such as {flag}=192x256.")
     return size
+
+
+class Target(NamedTuple):
+    """Says how large the outputs are; exactly one field is not None."""
+
+    scale: float | None = None  # the factor
+    size: tuple[int, int] | None = None  # (height, width) of every output
+    short: int | None = None  # the shorter side of every output, whose sides have the proportion of its input's
+    long: int | None = None  # likewise the longer side
+
+    def of(self, shape: tuple[int, int], name: str) -> tuple[int, int]:
+        """Returns the (height, width) of the output for an input of `shape`, which messages call `name`.
+
+        Raises:
+          UserError: if a side would have no pixel.
+        """
+        if self.size:
+            return self.size
+        if self.scale is not None:
+            return scaled(shape, self.scale, name)
+        wanted, given = (self.short, min(shape)) if self.short else (self.long or 1, max(shape))
+        height, width = (max(1, round(wanted * side / given)) for side in shape)
+        return height, width
+
+
+def parse_target(opts: dict) -> Target:
+    """Reads --scale, --size and --long-side, of which one at most is given; the default is a scale of 4.
+
+    Raises:
+      UserError: if a value has another form or is out of range.
+    """
+    if opts["size"]:
+        if re.fullmatch(r"\s*[0-9]{1,9}\s*", opts["size"]) and int(opts["size"]):
+            return Target(short=int(opts["size"]))
+        return Target(size=parse_size(opts["size"], "--size"))
+    if opts["long-side"]:
+        return Target(long=opts["long-side"])
+    scale = 4.0 if opts["scale"] is None else opts["scale"]
+    check_scale(scale)
+    return Target(scale=scale)
 
 
 def parse_sizes(text: str, flag: str) -> list[tuple[int, int]]:

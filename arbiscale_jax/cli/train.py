@@ -29,7 +29,7 @@ To train over several hosts, which share the work directory, run the same comman
 def main(argv: list[str], prog: str = "arbiscale train") -> None:
     """Runs the command with the arguments argv, without the program's name."""
     flag_values = flags.FlagValues()
-    flags.DEFINE_string("workdir", None, "The work directory; default: runs/CONFIG_NAME.", flag_values=flag_values)
+    program.define_path("workdir", None, "The work directory; default: runs/CONFIG_NAME.", flag_values)
     multihost.define(flag_values)
     name, rest = config_flag.split(argv)
     if program.wants_help(argv):
@@ -40,6 +40,7 @@ def main(argv: list[str], prog: str = "arbiscale train") -> None:
     config = config_flag.load(name)
     config_flag.define(config, rest, flag_values)
     program.parse(flag_values, rest)
+    config_flag.expand_paths(config)
     workdir = Path(flag_values["workdir"].value or Path("runs") / Path(name.split(":", 1)[0]).stem)
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir={workdir} is a file; give a folder.")

@@ -6,6 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from arbiscale_jax.runtime.screen import printable
+
+ETA_SECONDS = 600.0  # the time that is left is judged by the speed in this period
+
 
 class Report(NamedTuple):
     """Holds the functions that take a run's messages."""
@@ -43,25 +47,32 @@ def run_progress(name: str, *, quiet: bool = False) -> Iterator[Report]:
 
 
 @contextmanager
-def counted_progress(total: float | None, description: str = "starting") -> Iterator[Callable[..., None]]:
-    """Shows a bar on stderr.
+def counted_progress(
+    total: float | None, description: str = "starting", *, on_terminals: bool = False
+) -> Iterator[Callable[..., None]]:
+    """Shows a bar on stderr, with the time that is left.
 
     Args:
       total: the number of steps; None if it is not known yet.
       description: what is being done.
+      on_terminals: whether nothing is shown where stderr is no terminal; otherwise the finished bar is printed there.
 
     Yields:
       A function advance(steps, description=None, total=None) that moves the bar by so many steps, and changes what the
-      bar says and how long it is where these are given.
+      bar says and how long it is where these are given. What it says may be the name of a file.
     """
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import Progress, TimeElapsedColumn
 
     columns = (*Progress.get_default_columns(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    console = Console(stderr=True)
+    hidden = on_terminals and not console.is_terminal
+    with Progress(*columns, console=console, speed_estimate_period=ETA_SECONDS, disable=hidden) as bar:
         task = bar.add_task(description, total=total)
 
         def advance(steps: float, description: str | None = None, total: float | None = None) -> None:
-            bar.update(task, advance=steps, description=description, total=total)
+            shown = None if description is None else escape(printable(description))  # [...] in a name is no markup
+            bar.update(task, advance=steps, description=shown, total=total)
 
         yield advance

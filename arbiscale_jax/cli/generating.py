@@ -1,0 +1,70 @@
+"""Generates images: it samples one latent per image and renders it at every size."""
+
+from functools import partial
+from pathlib import Path
+
+from arbiscale_jax.cli import destination, files, picture_files, result_names, sampling, sizes, upscaling
+from arbiscale_jax.cli.destination import MAKE, Destination, Result
+from arbiscale_jax.cli.journal import Entry, Journal
+from arbiscale_jax.runtime.progress import counted_progress
+
+PATTERN = "{stem}_{index:03d}_{size}"  # the default of --name
+FIELDS = [name for name in result_names.FIELDS if name not in result_names.OF_INPUTS]
+STEM = "sample"
+
+
+def find_sizes(opts: dict, default: int) -> list[tuple[int, int]]:
+    """Returns the (height, width) of each image's renders, by default a square; UserError if one is too large."""
+    wanted = sizes.parse_sizes(opts["sizes"], "--sizes") if opts["sizes"] else [(default, default)]
+    for size in wanted:
+        sizes.check_output(size, opts["max-output-pixels"])
+    return wanted
+
+
+def name_results(opts: dict, wanted: list[tuple[int, int]], where: Destination, key: str) -> list[list[Result]]:
+    """Describes the results of each image, one for each size."""
+    found = []
+    for i in range(opts["num"]):
+        found.append([])
+        for height, width in wanted:
+            fields = dict(stem=STEM, index=i, size=f"{height}x{width}", height=height, width=width, seed=opts["seed"])
+            fields["model"] = Path(opts["model"]).resolve().name
+            pattern = PATTERN if opts["name"] is None else opts["name"]
+            name = where.single or result_names.format_name(pattern, fields, picture_files.suffix(opts))
+            found[-1].append(Result(name, None, Entry(key, None, i, (0, 0), (height, width))))
+    return found
+
+
+def decide(opts: dict, where: Destination, results: list[list[Result]], journal: Journal) -> list[str]:
+    """Returns the action for each result, in one list, after all checks; errors are those of `destination`."""
+    flat = [one for some in results for one in some]
+    destination.check(where, flat, [])
+    actions = destination.decide(where, flat, journal, opts)
+    left = [one.entry.size for one, action in zip(flat, actions, strict=True) if action == MAKE]
+    files.check_output_folder(where.folder, sum(3 * height * width for height, width in left))
+    return actions
+
+
+def run(model, opts: dict, where: Destination, todo: list[list[Result]], journal: Journal) -> None:
+    """Generates the images and writes those results that are to be made.
+
+    Args:
+      model: the model.
+      opts: the values of all flags.
+      where: where the results go.
+      todo: the results of each image that are to be made; an image may have none.
+      journal: where finished results are recorded.
+    """
+    journal.start()
+    with counted_progress(opts["num"] + sum(map(len, todo))) as advance:
+        advance(0, "denoising")
+        done = partial(upscaling.advance_by, advance, opts["num"])
+        z = model.generate_latent(opts["num"], seed=opts["seed"], progress=done, **sampling.given(opts))  # n h w c
+        for i, results in enumerate(todo):
+            for one in results:
+                size, path = one.entry.size, where.folder / one.name
+                advance(0, f"image {i}: rendering {size[0]} x {size[1]}")
+                journal.begin(one.name, one.entry)
+                picture_files.write(path, size, model.render_rows(z[i], size), opts)
+                journal.done(one.name, one.entry._replace(written=path.stat().st_size))
+                advance(1)

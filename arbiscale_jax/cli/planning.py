@@ -1,0 +1,156 @@
+"""Plans what `upscale` does: it reads and checks all pictures, names all results, and finds which are to be made."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from arbiscale_jax.cli import destination, inputs, picture_files, program, result_names, sizes
+from arbiscale_jax.cli.destination import MAKE, Destination, Result
+from arbiscale_jax.cli.inputs import Found, Identity
+from arbiscale_jax.cli.journal import Entry, Journal
+from arbiscale_jax.errors import UserError
+from arbiscale_jax.runtime.progress import counted_progress
+from arbiscale_jax.runtime.screen import printable
+
+KEPT_BYTES = 256 * 2**20  # decoded pictures up to this size in all are kept from checking to computing
+
+Box = tuple[int, int, int, int]  # (top, left, height, width) of a window of the output
+
+
+class Input(NamedTuple):
+    """Describes one picture to upscale."""
+
+    found: Found
+    identity: Identity
+    shape: tuple[int, int]  # (height, width)
+    size: tuple[int, int]  # (height, width) of the whole output
+    image: np.ndarray | None  # the decoded picture, unless too many are kept
+
+
+class Plan(NamedTuple):
+    """Holds what a command is to do."""
+
+    where: Destination
+    box: Box | None
+    inputs: list[Input]
+    results: list[list[Result]]  # of each input, one per answer
+    actions: list[list[str]]  # of each result: destination.MAKE, KEEP or AGAIN
+    left_out: list[str]  # sentences about pictures that cannot be upscaled
+
+    def count(self, action: str) -> int:
+        """Returns the number of results with this action."""
+        return sum(one == action for some in self.actions for one in some)
+
+
+def make_plan(opts: dict, found: inputs.Finding, where: Destination, journal: Journal, box: Box | None) -> Plan:
+    """Reads and checks all pictures, names all results, and says which are to be made.
+
+    A picture that cannot be upscaled is left out and named on stderr. One from which all results are there already is
+    not read again.
+
+    Args:
+      opts: the values of all flags.
+      found: the files; results of earlier commands among those in folders are no inputs.
+      where: where results go.
+      journal: what is finished.
+      box: (top, left, height, width) of the window of each output that is rendered, or None.
+
+    Returns:
+      The plan; none of its results would replace an input or another result.
+
+    Raises:
+      UserError: if no picture can be upscaled, or a result cannot have its name.
+    """
+    target, left_out, shapes = sizes.parse_target(opts), list(found.left_out), journal.shapes()
+    for line in left_out:
+        program.say_left_out(line)
+    made = {os.path.abspath(where.folder / name) for name in journal.entries}
+    pictures = [one for one in found.pictures if one.named or os.path.abspath(one.path) not in made]
+    if not pictures:
+        raise UserError(f"All pictures are results that {journal.path} lists; name files, or give another --output.")
+    stems = dict(zip((one.path for one in pictures), result_names.unique_stems(pictures), strict=True))
+    usable: list[Input] = []
+    kept = 0
+    with counted_progress(len(pictures), "reading", on_terminals=True) as advance:
+        for one in pictures:
+            try:
+                usable.append(_examine(one, opts, target, shapes, box))
+            except UserError as e:
+                if len(pictures) == 1:
+                    raise
+                left_out.append(str(e))
+                program.say_left_out(str(e))
+                continue
+            finally:
+                advance(1)
+            kept += 0 if usable[-1].image is None else usable[-1].image.nbytes
+            if kept > KEPT_BYTES:
+                usable[-1] = usable[-1]._replace(image=None)
+    if not usable:
+        raise UserError(f"None of the {len(left_out)} inputs can be upscaled; the first: {left_out[0]}")
+    results = [_results(opts, one, stems[one.found.path], where, journal.key, box) for one in usable]
+    flat = [result for some in results for result in some]
+    destination.check(where, flat, [one.found.path for one in usable])
+    actions = iter(destination.decide(where, flat, journal, opts))
+    return Plan(where, box, usable, results, [[next(actions) for _ in some] for some in results], left_out)
+
+
+def _examine(one: Found, opts: dict, target: sizes.Target, shapes: dict, box: Box | None) -> Input:
+    """Reads a picture, unless its shape is known, and raises UserError if it cannot be upscaled."""
+    who, image = inputs.identity(one.path), None
+    if who not in shapes:
+        image = picture_files.read(one.path, opts)
+        if said := picture_files.dropped(one.path):
+            print(f"note: {printable(one.path)}: {said}", file=sys.stderr)
+    height, width = image.shape[:2] if image is not None else shapes[who]
+    if min(height, width) < 2:
+        raise UserError(f"{one.path} has {height} x {width} pixels; upscaling needs at least 2 x 2 to go by.")
+    size = target.of((height, width), str(one.path))
+    sizes.check_output(shown(size, box), opts["max-output-pixels"])
+    if box:
+        sizes.check_box(box, size, str(one.path))
+    return Input(one, who, (height, width), size, image)
+
+
+def pattern(opts: dict, box: Box | None) -> str:
+    """Returns the pattern of the results' names: --name, or one that says what was asked for."""
+    if opts["name"] is not None:
+        return opts["name"]
+    by_size = opts["size"] or opts["long-side"]
+    return (
+        "{stem}_" + ("{size}" if by_size else "x{scale}") + "_at_{box}" * bool(box) + "_{index}" * bool(opts["samples"])
+    )
+
+
+def _results(opts: dict, one: Input, stem: str, where: Destination, key: str, box: Box | None) -> list[Result]:
+    """Describes the results of one picture."""
+    (height, width), (old, _) = one.size, one.shape
+    fixed = opts["size"] or opts["long-side"]
+    fields: dict[str, Any] = dict(
+        stem=stem, ext=one.found.path.suffix[1:], size=f"{height}x{width}", height=height, width=width
+    )
+    fields |= dict(scale=height / old if fixed else sizes.parse_target(opts).scale, seed=opts["seed"])
+    fields |= dict(box="_".join(map(str, box or ())), model=Path(opts["model"]).resolve().name)
+    found = []
+    for i in range(opts["samples"] or 1):
+        name = where.single or str(
+            Path(one.found.folder)
+            / result_names.format_name(pattern(opts, box), fields | {"index": i}, picture_files.suffix(opts))
+        )
+        found.append(Result(name, one.found.path, Entry(key, one.identity, i, one.shape, one.size)))
+    return found
+
+
+def shown(size: tuple[int, int], box: Box | None) -> tuple[int, int]:
+    """Returns the (height, width) of what is rendered of an output."""
+    return (box[2], box[3]) if box else size
+
+
+def bytes_to_write(plan: Plan) -> int:
+    """Returns about how many bytes the results that are to be made have."""
+    number = [sum(action == MAKE for action in actions) for actions in plan.actions]
+    sides = [shown(one.size, plan.box) for one in plan.inputs]
+    return sum(3 * num * height * width for num, (height, width) in zip(number, sides, strict=True))
