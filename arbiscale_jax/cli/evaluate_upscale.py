@@ -82,6 +82,7 @@ def main(opts: dict) -> None:
     tables["Speed: median seconds for the first image, without compilation; memory in MiB"] = timings
     notes = _notes(opts, len({record["image"] for record in records}), skipped)
     notes += [f"The true images have a weave of {value:.2f} at x{s:g}." for s, value in true_spectra.weaves().items()]
+    notes += statistics.notes_on_exact(summary)
     markdown = evaluation_files.sections(f"Upscaling: {opts['data']}", tables, notes)
     models = {method.name: method.model for method in methods if method.model}
     content = evaluation_files.settings(opts, models) | {"notes": notes, "records": records, "summary": summary}

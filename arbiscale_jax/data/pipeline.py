@@ -10,6 +10,7 @@ import numpy as np
 from absl import flags
 
 from arbiscale_jax.errors import UserError
+from arbiscale_jax.runtime.random import word_seed
 
 from .degradations import make_shrink
 from .folders import SplitFiles
@@ -43,7 +44,7 @@ def train_batches(
 
     Args:
       config: config.data of an experiment.
-      seed: any integer.
+      seed: a whole number >= 0.
       batch_size: examples per batch, over all devices together.
       start_step: number of the first batch.
       rows: rows of each batch that are wanted; nothing else is read. None is all.
@@ -66,7 +67,7 @@ def views(config: Mapping[str, Any], seed: int, num: int) -> tuple[grain.MapData
 
     Args:
       config: config.data of an experiment.
-      seed: any integer.
+      seed: a whole number >= 0.
       num: views per image.
 
     Returns:
@@ -83,7 +84,7 @@ def views(config: Mapping[str, Any], seed: int, num: int) -> tuple[grain.MapData
     identity = {field: config[field] for field in fields} | {"real": dict(config["real"]), "seed": seed, "views": num}
     identity["images"] = [source.name(i) for i in range(len(source))]
     identity["files"] = source.stamps()
-    return grain.MapDataset.source(source).repeat(num).seed(seed % 2**32).random_map(transform), identity
+    return grain.MapDataset.source(source).repeat(num).seed(word_seed(seed)).random_map(transform), identity
 
 
 def view_batches(examples: grain.MapDataset, batch_size: int, start: int, workers: int) -> Batches:
@@ -126,7 +127,7 @@ def _batched(examples: grain.MapDataset, batch_size: int, rows: Sequence[int] | 
 def _in_random_order(source: grain.sources.RandomAccessDataSource, seed: int) -> grain.MapDataset:
     """Repeats a source without end and shuffles it anew each round; every record comes equally often."""
     rounds = grain.MapDataset.source(source).repeat(-(-_SHUFFLED // len(source)))
-    return rounds.seed(seed % 2**32).shuffle().repeat()
+    return rounds.seed(word_seed(seed)).shuffle().repeat()
 
 
 def _start(batches: grain.MapDataset, workers: int) -> Batches:

@@ -69,7 +69,7 @@ def prepare(
     roots, output = folders.parse_roots(root), Path(output).expanduser()
     names = folders.find_images(roots)
     if split_file:
-        names = folders.read_split(split_file, names)
+        names = folders.read_split(split_file, names, roots)
     plan = {
         **storage._asdict(),
         "images": len(names),

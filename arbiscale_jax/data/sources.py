@@ -167,9 +167,9 @@ def _from_folders(root, split: str, files: SplitFiles, cache_bytes: int) -> Sour
     """Opens a split of one or several folders."""
     roots = folders.parse_roots(root)
     read, title, every = partial(_read_file, roots), folders.title(roots), folders.find_images(roots)
-    names = folders.read_split(files.train, every) if files.train else every
+    names = folders.read_split(files.train, every, roots) if files.train else every
     if files.val:
-        val = folders.read_split(files.val, every)
+        val = folders.read_split(files.val, every, roots)
         names = {"train": sorted(set(names) - set(val)), "val": val, "all": names}[split]
         if not names:
             raise UserError(f"The split file {files.val} leaves no image of the {title} to train on; shorten it.")

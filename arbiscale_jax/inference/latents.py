@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from arbiscale_jax.runtime.random import seed_key
+
 from . import frames
 from .engine import Engine, at_once
 from .memory import LEAST
@@ -130,7 +132,7 @@ class _Sampler:
         numbers = np.zeros((num, 1, 1, 3), np.int32)
         numbers[..., 0] = np.array([job.numbers[k] for _, k in units])[:, None, None]
         strength = self.engine.put(self.engine.strength(job.options.restore, num))
-        given = Given(c, strength, inputs.cells + self.engine.put(numbers), jax.random.key(job.seed), inputs.frame)
+        given = Given(c, strength, inputs.cells + self.engine.put(numbers), seed_key(job.seed), inputs.frame)
         z = networks.run_answer(params, given, options=job.options.compiled)
         for _ in range(job.options.refine):
             z = networks.run_refine(params, z, c, inputs.frame, inputs.seen)
@@ -195,7 +197,7 @@ def generate(engine: Engine, numbers: Sequence[int] | np.ndarray, options: Sampl
     params = engine.unet(conditioned=False)
     names = np.meshgrid(np.asarray(numbers, np.int32), np.arange(h), np.arange(w), indexing="ij")
     cells = engine.put(np.stack(names, axis=-1).astype(np.int32))
-    given = Given(None, engine.strength(options.restore, len(cells)), cells, jax.random.key(seed))
+    given = Given(None, engine.strength(options.restore, len(cells)), cells, seed_key(seed))
     return engine.networks.run_answer(params, given, options=options.compiled._replace(start=0.0))
 
 
