@@ -43,14 +43,23 @@ def load_weights(path: Path) -> dict:
     """Reads a nested dict of numpy arrays; arrays in half precision become float32.
 
     Raises:
-      UserError: if the file is missing, damaged or not a safetensors file, or its names make no tree.
+      UserError: if the file is missing, damaged or not a safetensors file, its names make no tree, or an array holds
+        other than floating-point numbers.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"There is no weights file {path}; is the folder a complete exported model or run?")
     try:
         flat = load_file(path)
+        for key, value in flat.items():
+            if value.dtype.kind in "biuc":
+                raise UserError(
+                    f"Weight {key} of {path} has the type {value.dtype}, where floating-point numbers are expected; "
+                    "copy or export the file again."
+                )
         flat = {k: v.astype(np.float32) if v.dtype in HALF else v for k, v in flat.items()}
         return traverse_util.unflatten_dict(flat, sep="/")
+    except UserError:
+        raise
     except UNREADABLE as e:
         raise UserError(f"{path} is not a readable safetensors file ({e}); copy or export it again.") from e
