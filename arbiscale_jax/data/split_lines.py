@@ -63,7 +63,7 @@ def spellings(line: str) -> Iterator[str]:
 
 
 def plain_name(name: str) -> str:
-    """Returns a name in the composed form of Unicode, since macOS and Windows write letters with accents differently."""
+    """Returns a name in the composed form of Unicode, since systems write letters with accents differently."""
     return unicodedata.normalize("NFC", name)
 
 

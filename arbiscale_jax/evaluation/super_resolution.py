@@ -59,9 +59,9 @@ def make_metrics(names: Sequence[str]) -> Callable[[np.ndarray, Pair, int], dict
       names: the metrics, without speed; those of OF_ALL_IMAGES have no value here.
 
     Returns:
-      A function (outputs uint8 [n, H, W, 3], pair, border) -> {name: value}. Values are means over the n outputs, a PSNR
-        that over the outputs that are not exact; PSNR and SSIM leave out `border` pixels per side, and other metrics
-        nothing.
+      A function (outputs uint8 [n, H, W, 3], pair, border) -> {name: value}. Values are means over the n outputs, those
+        of a PSNR over the outputs that are not exact; PSNR and SSIM leave out `border` pixels per side, and other
+        metrics nothing.
 
     Raises:
       UserError: if a package is missing.

@@ -19,7 +19,7 @@ _ADVICE = "give the model's own YAML file or a JSON file"
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads YAML as CompVis's programs do: 1e-4 is a number, too. Aliases, which can grow without bound, are refused."""
+    """Reads YAML as CompVis's programs do (1e-4 is a number); aliases, which can grow without bound, are refused."""
 
     def compose_node(self, parent, index):
         if self.check_event(yaml.AliasEvent):

@@ -124,8 +124,8 @@ def _arrays(found: Mapping) -> dict[str, np.ndarray]:
     out = {}
     for name, value in found.items():
         if isinstance(value, torch.Tensor) and value.layout is torch.strided and not value.is_quantized:
-            same, dtype = _EXOTIC.get(str(value.dtype).removeprefix("torch."), (None, None))
-            if same:
+            if exotic := _EXOTIC.get(str(value.dtype).removeprefix("torch.")):
+                same, dtype = exotic
                 out[str(name)] = value.detach().view(getattr(torch, same)).numpy().view(dtype)
             elif not (value.is_complex() or value.is_meta):
                 out[str(name)] = value.detach().numpy()

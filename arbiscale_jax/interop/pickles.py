@@ -102,7 +102,7 @@ def describe(data: bytes) -> Content:
         elif op.name in ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"):
             stack.append(Tuple(tuple(above or taken)))
         elif op.name in ("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "UNICODE"):
-            stack.append(Text(arg))
+            stack.append(Text(str(arg)))
         elif op.name in ("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "INT", "LONG"):
             stack.append(arg)
         else:
@@ -136,7 +136,7 @@ def _storage(*values) -> Iterator[tuple[str, str, int]]:
 
 
 def _take(stack: list, before: list, mark) -> tuple[list, list]:
-    """Pops what an opcode takes from the stack: the values of a fixed number, and those above a mark if it takes one."""
+    """Pops what an opcode takes: a fixed number of values, and those above a mark if it takes a mark."""
     count, above = len(before), []
     if pickletools.markobject in before:
         while (one := stack.pop()) is not mark:

@@ -4,6 +4,7 @@ import hashlib
 import zlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from arbiscale_jax.errors import UserError
@@ -21,8 +22,8 @@ def whole_seed(seed) -> int:
 def seed_key(seed) -> jax.Array:
     """Returns the random key of a seed.
 
-    It is jax.random.key(seed) for a seed below 2^32. The key of a larger seed is a SHA-256 of its hexadecimal digits, with
-    the highest bit set, which no key of a smaller seed has.
+    It is jax.random.key(seed) for a seed below 2^32. The key of a larger seed is a SHA-256 of its hexadecimal digits,
+    with the highest bit set, which no key of a smaller seed has.
 
     Args:
       seed: a whole number >= 0 of any size, such as time.time_ns() or random.getrandbits(128).
@@ -37,7 +38,7 @@ def seed_key(seed) -> jax.Array:
     words = np.frombuffer(_digest(seed), ">u4").astype(np.uint32)
     words[0] |= np.uint32(_WORD // 2)
     shape = jax.random.key_data(small).shape
-    return jax.random.wrap_key_data(np.resize(words, shape), impl=jax.random.key_impl(small))
+    return jax.random.wrap_key_data(jnp.asarray(np.resize(words, shape)), impl=jax.random.key_impl(small))
 
 
 def word_seed(seed) -> int:
