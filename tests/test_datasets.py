@@ -187,7 +187,10 @@ def test_a_listed_path_is_that_image_though_others_share_its_name(tmp_path):
         ("x\ny\n", "None of the 2 names in the split file .*, such as x, is an image .* first is a/1.png"),
         ("# nothing\n", "None of the 0 names"),
         (None, "split.txt cannot be read .No such file"),
-        (b"\xff\xfe", "split.txt cannot be read .it is no text"),
+        (b"\xff\xfe\0", "split.txt cannot be read .it is no text"),
+        (b"\x89PNG\0\0\0\rIHDR\0\xd8\0", "split.txt cannot be read .it is no text|None of the"),
+        ("../set/a/1.png\n", r"\.\./set/a/1.png in the split file .* leads out of the folder .*set; list images"),
+        ("a\\..\\..\\other.png\n", "leads out of the folder"),
     ],
 )
 def test_a_split_file_that_does_not_fit_is_explained(folder, tmp_path, text, message):

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.images import readable_extensions
 
-from .split_lines import leads_out, plain_name, read_lines, spellings
+from .split_lines import leads_out, named, plain_name, read_lines, shortened, spellings
 
 HELD_OUT = 0.05  # share of the images that are held out for validation where nothing else says which ones
 METADATA = "dataset_info.json"  # the file that makes a folder a prepared set
@@ -141,7 +141,8 @@ def read_split(path: str | Path, names: Sequence[str], roots: Mapping[str, Path]
     by_path, by_file = _aliases(names, str), _aliases(names, _file)
 
     def find(spelling):
-        name = plain_name(posixpath.normpath(_below(spelling, roots or {}, path)))
+        name = _below(spelling, roots or {}, path)
+        name = plain_name(posixpath.normpath(name) + "/" * name.endswith("/"))  # a folder is no image
         parts = name.split("/")[-deepest:]
         ends = ["/".join(parts[i:]) for i in range(len(parts))]  # a list may also name the folders above data.root
         keys = [(by_path, key) for end in ends for key in (end, _stem(end))]
@@ -153,13 +154,13 @@ def read_split(path: str | Path, names: Sequence[str], roots: Mapping[str, Path]
         found = next((images for images in map(find, spellings(line)) if images), ())
         if len(found) > 1:
             raise UserError(
-                f"{line.strip()} in the split file {path} may be {found[0]} or {found[1]}; write the whole path."
+                f"{shortened(line)} in the split file {path} may be {found[0]} or {found[1]}; write the whole path."
             )
         chosen.update(found)
         if not found:
-            missing.append(line.strip())
+            missing.append(line)
     if not chosen:
-        example = f", such as {missing[0]}," if missing else ""
+        example = f", such as {shortened(missing[0])}," if missing else ""
         raise UserError(
             f"None of the {len(lines)} names in the split file {path}{example} is an image of this data set, whose "
             f"first is {names[0]}; give names relative to data.root."
@@ -182,19 +183,13 @@ def _below(line: str, roots: Mapping[str, Path], path: Path) -> str:
                 if place.is_relative_to(inside):
                     below = place.relative_to(inside).as_posix()
                     return f"{label}/{below}" if label else below
-        outside = outside or os.path.exists(place)  # a path of another machine may end with a name of this data set
+        outside = outside or os.path.isfile(place)  # a path of another machine may end with a name of this data set
     if outside:
         raise UserError(
-            f"{line} in the split file {path} leads out of the {title(roots) if roots else 'folder'}; list images that "
-            "are in it."
+            f"{shortened(line)} in the split file {path} leads out of the {title(roots) if roots else 'folder'}; list "
+            "images that are in it."
         )
     return line
-
-
-def named(names: Sequence[str], most: int = 3) -> str:
-    """Returns the first names between commas, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def _file(name: str) -> str:

@@ -1,9 +1,9 @@
-"""Reads the lines of text files that list images, as editors and shells of any system write them."""
+"""Reads the lines of text files that list images, as editors and shells of any system write them, and shows names."""
 
 import codecs
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from arbiscale_jax.errors import UserError
@@ -75,3 +75,15 @@ def leads_out(name: str) -> bool:
         if depth < 0:
             return True
     return False
+
+
+def shortened(name: str, most: int = 100) -> str:
+    """Returns a name as messages show it, with the end of a long one left out."""
+    name = name.strip()
+    return name if len(name) <= most else f"{name[:most]}..."
+
+
+def named(names: Sequence[str], most: int = 3) -> str:
+    """Returns the first names between commas, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(shortened, names[:most])) + more

@@ -88,6 +88,8 @@ def get_base_config() -> ml_collections.ConfigDict:
                 root="",  # folder, or several joined by commas; prepared set; TFDS name; "": $ARBISCALE_DATA or ./data
                 image_size=256,  # side of the square crop that E sees in training
                 lr_size=0,  # side of the LR image that is made of this crop; 0 means none
+                lr_root="",  # for source=folder: folders of given LR pictures, as many as in root; "" makes LR images
+                min_side=0,  # pictures whose shorter side is below this are left out; 0: an eighth of image_size
                 flip=True,  # whether to mirror crops horizontally at random
                 transpose=False,  # whether to mirror crops vertically and to transpose them at random
                 recolor=0.0,  # probability of reordering and scaling the colour channels: hues that a small set lacks
@@ -97,6 +99,7 @@ def get_base_config() -> ml_collections.ConfigDict:
                 target_patch=64,  # side of the random window of it that the loss sees; at most target_min
                 val_source="",  # source of the validation images; "" holds out some of the training images
                 val_root="",  # folder for val_source=folder
+                val_lr_root="",  # the same as lr_root for val_root
                 val_num=8,  # number of fixed validation crops
                 workers=0,  # number of loader processes; 0 means a thread
                 cache_gib=1.0,  # GiB of memory for decoded images, of all loader processes together
