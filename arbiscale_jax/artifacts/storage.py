@@ -60,7 +60,7 @@ def locate(name: str | os.PathLike) -> Path:
     A bundled model's name means the bundled model unless there is a directory of that name that holds a model; a folder
     of pictures called photos does not hide the model photos.
     """
-    path, bundled = Path(name), bundled_models().get(str(name))
+    path, bundled = Path(os.path.expanduser(name)), bundled_models().get(str(name))
     return path if bundled is None or (path / CONFIG).is_file() else bundled
 
 

@@ -1,6 +1,7 @@
 """Reads the flag --config, a configuration by path or by bare name, and the flags that override its fields."""
 
 import importlib.util
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,7 +48,7 @@ def find(name: str) -> Path:
     """
     if not name:
         raise missing()
-    path = Path(name)
+    path = Path(os.path.expanduser(name))
     if path.is_file():
         return path
     if path.suffix in ("", ".py") and path.parent in (Path("."), Path("configs")):

@@ -44,6 +44,7 @@ def main(argv: list[str], prog: str = "python -m arbiscale_jax.interop") -> None
         return
     program.parse(f, argv)
     opts = program.values(f)
+    program.at_home(opts, "ckpt", "arch", "model", "output", "to-torch")
     program.one_of_a_kind(f, "ckpt", "model")
     if not (opts["ckpt"] or opts["model"]):
         raise UserError("Give --ckpt, a PyTorch file to read, or --model, a model to write as one.")
@@ -58,7 +59,7 @@ def main(argv: list[str], prog: str = "python -m arbiscale_jax.interop") -> None
     if opts["to-torch"]:
         from arbiscale_jax.interop.checkpoint_files import check_output_file
 
-        check_output_file(Path(opts["to-torch"]).expanduser(), opts["overwrite"])
+        check_output_file(Path(opts["to-torch"]), opts["overwrite"])
 
     program.start_jax()
     if opts["ckpt"]:
@@ -73,5 +74,5 @@ def main(argv: list[str], prog: str = "python -m arbiscale_jax.interop") -> None
     if opts["to-torch"]:
         from arbiscale_jax.interop import save_torch
 
-        path = save_torch(model, Path(opts["to-torch"]).expanduser(), overwrite=opts["overwrite"])
+        path = save_torch(model, opts["to-torch"], overwrite=opts["overwrite"])
         print(f"wrote {path}")

@@ -41,6 +41,7 @@ def main(argv: list[str], prog: str = "arbiscale eval") -> None:
         return
     program.parse(flag_values, argv)
     opts = program.values(flag_values)
+    program.at_home(opts, "model", "data", "lr", "output", "inception-weights")
     task = opts["task"]
     if not task:
         raise UserError("Give --task, upscale or generate.")

@@ -94,13 +94,13 @@ def main(opts: dict) -> None:
     print(f"wrote {opts['output']}")
 
 
-def _truths(image, name: str, scales: list[float], opts: dict) -> list[tuple[float, tuple[int, ...]]]:
+def _truths(image, name: str, scales: list[float], opts: dict) -> list[tuple[float, tuple[int, int]]]:
     """Returns the scale and the size of the truth of each test case that an image gives; None gives none."""
     if image is None:
         return []
     if opts["lr"]:
         pair = protocols.given_pair(*image)
-        return [(pair.scale, pair.truth.shape[:2])]
+        return [(pair.scale, (pair.truth.shape[0], pair.truth.shape[1]))]
     protocol = (opts["protocol"], opts["lr-size"])
     return [(scale, protocols.sizes_of(image.shape, scale, *protocol, name)[1]) for scale in scales]
 

@@ -21,7 +21,7 @@ def labels(names: list[str]) -> dict[str, str]:
 def open_source(opts: dict) -> data.Source:
     """Opens the images of --data, a folder, a prepared set or a named source; with --lr a folder of pairs."""
     given, lr_root = opts["data"], opts.get("lr") or ""
-    if lr_root and not Path(given).expanduser().is_dir():
+    if lr_root and not Path(given).is_dir():
         raise UserError(f"--data={given} is no folder; give the folder of the images to which those of --lr belong.")
     if given in data.SOURCES and given != "folder" and not Path(given).exists():
         return data.make_source(given, split=opts["split"], cache_bytes=0)

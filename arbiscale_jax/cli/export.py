@@ -27,6 +27,7 @@ def main(argv: list[str], prog: str = "arbiscale export") -> None:
         return
     program.parse(flag_values, argv)
     opts = program.values(flag_values)
+    program.at_home(opts, "run", "output")
     run, output = opts["run"], opts["output"]
     if not run or not output:
         raise UserError("Give both --run, a training run's directory, and --output, the folder to write.")

@@ -46,6 +46,7 @@ def main(argv: list[str], prog: str = "arbiscale prepare") -> None:
         return
     program.parse(f, argv)
     opts = program.values(f)
+    program.at_home(opts, "input", "output", "split_file")
     if not (opts["input"] and opts["output"]):
         raise UserError("Give both --input, a folder of images, and --output, the folder of the prepared set.")
     from arbiscale_jax.data.prepare import prepare

@@ -90,6 +90,16 @@ def values(flag_values: flags.FlagValues) -> dict[str, Any]:
     return {name: flag_values[name].value for name in flag_values}
 
 
+def at_home(opts: dict[str, Any], *names: str) -> None:
+    """Replaces a ~ at the beginning of these options, or of a part of one between commas, by the home folder.
+
+    A shell does so only at the beginning of a word, so --output=~/x arrives as it was typed.
+    """
+    for name in names:
+        if isinstance(opts.get(name), str):
+            opts[name] = ",".join(map(os.path.expanduser, opts[name].split(",")))
+
+
 def closest(name: str, known: Sequence[str]) -> str:
     """Returns ' (did you mean A or B?)' for a misspelt name, or '' if no known name is similar."""
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)

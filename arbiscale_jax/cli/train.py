@@ -40,7 +40,9 @@ def main(argv: list[str], prog: str = "arbiscale train") -> None:
     config = config_flag.load(name)
     config_flag.define(config, rest, flag_values)
     program.parse(flag_values, rest)
-    workdir = Path(flag_values["workdir"].value or Path("runs") / Path(name.split(":", 1)[0]).stem)
+    opts = program.values(flag_values)
+    program.at_home(opts, "workdir")
+    workdir = Path(opts["workdir"] or Path("runs") / Path(name.split(":", 1)[0]).stem)
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir={workdir} is a file; give a folder.")
 

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -16,19 +16,17 @@ from .split_lines import named
 MOST_ENLARGED = 8  # a picture that would be enlarged more than so many times is too small
 MOST_MEASURED = 20_000  # pictures that are measured when a source is opened; of larger sources, those that are read
 
-Names = TypeVar("Names", list[str], np.ndarray)
-
 
 def least_side(size: int, given: int = 0) -> int:
     """Returns the least shorter side of a picture for examples of `size` pixels; `given` is the user's, or 0."""
     return given or max(2, -(-size // MOST_ENLARGED))
 
 
-def without_small(names: Names, measure: Callable[[Any], int | None], least: int, title: str) -> Names:
+def without_small(names: Any, measure: Callable[[Any], int | None], least: int, title: str) -> Any:
     """Leaves out the names of pictures whose shorter side is below `least`, and reports how many and which.
 
     Args:
-      names: names of files or numbers of records.
+      names: a list of names of files, or an array of numbers of records.
       measure: returns the shorter side of a picture in pixels without decoding it, or None if it is unknown.
       least: the least shorter side; 0 leaves nothing out.
       title: what the pictures are called in messages.

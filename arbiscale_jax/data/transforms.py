@@ -77,11 +77,11 @@ def augment(crops: Sequence[np.ndarray], rng: np.random.Generator, spec: Example
         vertical=spec.transpose and rng.random() < 0.5,
         diagonal=spec.transpose and rng.random() < 0.5,
     )
-    crops = [dihedral(crop, **turns) for crop in crops]
+    turned = [dihedral(crop, **turns) for crop in crops]
     if spec.recolor and rng.random() < spec.recolor:
         order, gains = rng.permutation(3), rng.uniform(WEAKEST, 1.0, 3)
-        crops = [np.uint8(np.rint(crop[..., order] * gains)) for crop in crops]
-    return crops
+        turned = [np.rint(crop[..., order] * gains).astype(np.uint8) for crop in turned]
+    return turned
 
 
 def draw_window(rng: np.random.Generator, spec: ExampleSpec) -> tuple[int, np.ndarray]:
