@@ -35,6 +35,7 @@ def main(argv: list[str], prog: str = "arbiscale quickstart") -> None:
         return
     program.parse(f, argv)
     opts = program.values(f)
+    program.at_home(opts, "runs", "output")
     minutes, scale = opts["minutes"], opts["scale"]
     if not (math.isfinite(minutes) and minutes > 0):
         raise UserError(f"--minutes={minutes:g} is no training time; give a number above 0.")
