@@ -13,6 +13,7 @@ from arbiscale_jax.errors import UserError
 from .published import published
 
 MOST_BYTES = 2**20  # of a file; those of CompVis have two thousand
+MOST_BRACKETS = 1000  # in a file: the time that PyYAML takes grows with the square of their depth
 _UPSAMPLING = 4  # HR / LR training size of a super-resolution model whose file does not say it
 _SCHEDULE = {"timesteps": 1000, "linear_start": 1e-4, "linear_end": 2e-2}  # CompVis's own defaults
 _ADVICE = "give the model's own YAML file or a JSON file"
@@ -56,6 +57,8 @@ def read_arch(arch: Mapping | str | Path) -> Mapping:
         if len(content) > MOST_BYTES:
             raise ValueError(f"it has more than {MOST_BYTES} bytes")
         text = content.decode("utf-8-sig")
+        if text.count("[") + text.count("{") > MOST_BRACKETS:
+            raise ValueError(f"it has more than {MOST_BRACKETS} brackets")
         found = yaml.load(text, _Loader) if is_yaml else json.loads(text)  # a SafeLoader, which runs nothing
     except OSError as e:
         raise UserError(
