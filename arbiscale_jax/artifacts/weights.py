@@ -43,23 +43,24 @@ def load_weights(path: Path) -> dict:
     """Reads a nested dict of numpy arrays; arrays in half precision become float32.
 
     Raises:
-      UserError: if the file is missing, damaged or not a safetensors file, its names make no tree, or an array holds
-        other than floating-point numbers.
+      UserError: if the file is missing, damaged or not a safetensors file, or its names make no tree.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"There is no weights file {path}; is the folder a complete exported model or run?")
     try:
         flat = load_file(path)
-        for key, value in flat.items():
-            if value.dtype.kind in "biuc":
-                raise UserError(
-                    f"Weight {key} of {path} has the type {value.dtype}, where floating-point numbers are expected; "
-                    "copy or export the file again."
-                )
         flat = {k: v.astype(np.float32) if v.dtype in HALF else v for k, v in flat.items()}
         return traverse_util.unflatten_dict(flat, sep="/")
-    except UserError:
-        raise
     except UNREADABLE as e:
         raise UserError(f"{path} is not a readable safetensors file ({e}); copy or export it again.") from e
+
+
+def check_floating(tree: dict, path: Path) -> None:
+    """Raises UserError if an array of a model's weights holds other than floating-point numbers."""
+    for key, value in traverse_util.flatten_dict(tree, sep="/").items():
+        if (dtype := np.asarray(value).dtype).kind in "biuc":
+            raise UserError(
+                f"Weight {key} of {path} has the type {dtype}, where floating-point numbers are expected; copy or "
+                "export the file again."
+            )
