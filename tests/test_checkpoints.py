@@ -10,6 +10,7 @@ import pickle
 import subprocess
 import sys
 import types
+import zipfile
 from pathlib import Path
 
 import jax
@@ -288,14 +289,111 @@ def test_a_class_of_the_file_is_made_without_its_constructor(tmp_path, state, fo
     assert interop.load_torch(path, ARCH).factor == 2
 
 
-@pytest.mark.parametrize("form", ["safetensors", "half", "bfloat16", "old torch file", "bare", "model/sd"])
+def enumerations(protocol):
+    """A member of an enumeration and one of a nested class, pickled as Python 3.11.0 to 3.11.3 does: by getattr."""
+    module = types.ModuleType("foreign_package")
+    outer = type("Outer", (), {"__module__": "foreign_package", "__qualname__": "Outer"})
+    for name, place in (("Mode", "Mode"), ("Inner", "Outer.Inner")):
+        kind = enum.Enum(name, "MIN MAX", module="foreign_package", qualname=place)
+        kind.__reduce_ex__ = lambda self, protocol: (getattr, (self.__class__, self.name))
+        setattr(outer if place != name else module, name, kind)
+    module.Outer = outer
+    return module
+
+
+def test_members_of_enumerations_that_pickle_by_getattr_are_left_alone(tmp_path, state, monkeypatch):
+    module = enumerations(2)
+    monkeypatch.setitem(sys.modules, "foreign_package", module)
+    hyper = {"mode": module.Mode.MIN, "again": module.Mode.MIN, "inner": module.Outer.Inner.MAX}
+    path = save(tmp_path / "m.ckpt", state, hyper_parameters=hyper)
+    monkeypatch.delitem(sys.modules, "foreign_package")
+    wanted = interop.load_torch(HERE / "tiny_sr.ckpt", ARCH)
+    assert leaves_equal(interop.load_torch(path, ARCH).params, wanted.params)
+    assert "foreign_package" not in sys.modules
+
+
+def rezipped(source, path, change=lambda name, data: data, compression=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(path, "w", compression) as new:
+        for name in old.namelist():
+            new.writestr(name, change(name, old.read(name)))
+    return path
+
+
+def test_an_archive_that_claims_more_than_it_has_is_refused(tmp_path, state):
+    source = save(tmp_path / "m.ckpt", state)
+    with pytest.raises(UserError, match="bomb.ckpt is refused: its member .* is compressed and would unpack to"):
+        interop.load_torch(rezipped(source, tmp_path / "bomb.ckpt", compression=zipfile.ZIP_DEFLATED), ARCH)
+
+    def grown(name, data):  # the number of values in the storage of the first bias of 32 values
+        return data.replace(b"cpuq\x08K tq", b"cpuq\x08J\xff\xff\xff\x7ftq", 1) if name.endswith("data.pkl") else data
+
+    torch.save({"state_dict": {"a": torch.zeros(32)}}, tmp_path / "one.ckpt")
+    with pytest.raises(UserError, match="claims 8589934588 bytes of storage, of which the file has 128"):
+        interop.load_torch(rezipped(tmp_path / "one.ckpt", tmp_path / "claims.ckpt", grown), ARCH)
+    wide = state | {"loss.w": torch.zeros(1).expand(10**12)}  # is not read, since nothing uses it
+    interop.load_torch(save(tmp_path / "wide.ckpt", wide), ARCH)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        lambda s: {"model": {"module": s}, "optimizer": {"state": {0: {"exp_avg": torch.zeros(1)}}}},
+        lambda s: {"params": s, "params_ema": {key: value + 1 for key, value in s.items()}},
+        lambda s: {"ema": s},
+        lambda s: {"epoch": 3, "model_state_dict": {f"module._orig_mod.{key}": value for key, value in s.items()}},
+        lambda s: {key.replace("unet.", "unet.").replace(".out.", ".module.out."): value for key, value in s.items()},
+    ],
+    ids=["model/module", "params", "ema", "DDP of compiled", "a wrapped layer"],
+)
+def test_weights_are_found_inside_wrappers(content, tmp_path, state):
+    torch.save(content(state), tmp_path / "m.pth")
+    found, wanted = interop.load_torch(tmp_path / "m.pth", ARCH), interop.load_torch(HERE / "tiny_sr.ckpt", ARCH)
+    assert leaves_equal(found.params, wanted.params)
+
+
+def test_averaged_weights_may_lie_beside_the_raw_ones(tmp_path, state):
+    averaged = {key: value + 1 for key, value in state.items() if key.startswith("model.")}
+    torch.save({"state_dict": state, "ema": averaged}, tmp_path / "m.ckpt")
+    raw, mean = (interop.load_torch(tmp_path / "m.ckpt", ARCH, ema=ema).params for ema in (False, True))
+    np.testing.assert_array_equal(mean["unet"]["conv_in"]["bias"], raw["unet"]["conv_in"]["bias"] + 1)
+    assert leaves_equal(raw["first_stage"], mean["first_stage"])
+    undotted = {
+        torch_checkpoint.averaged_name("_orig_mod." + k.removeprefix("model.diffusion_model.")): v
+        for k, v in averaged.items()
+    }
+    compiled = interop.load_torch(save(tmp_path / "c.ckpt", state | undotted), ARCH, ema=True)
+    assert leaves_equal(compiled.params["unet"], mean["unet"])
+    doubled = state | {f"module.{UNET}": state[UNET] + 1}
+    with pytest.raises(UserError, match=f"holds {UNET} twice, once as module.{UNET}"):
+        interop.load_torch(save(tmp_path / "d.ckpt", doubled), ARCH)
+
+
+def test_buffers_of_samplers_and_of_any_precision_are_known(tmp_path, state):
+    buffers = {k: torch.from_numpy(v) for k, v in schedule_buffers(interop.model_config(ARCH)["schedule"]).items()}
+    names = "sigmas alphas alphas_prev sqrt_one_minus_alphas sigmas_for_original_num_steps"
+    buffers |= {f"ddim_{name}": torch.zeros(200) for name in names.split()}
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
+        whole = {key: value.to(dtype) for key, value in (state | buffers).items()}
+        found = interop.read_checkpoint(save(tmp_path / "m.ckpt", whole), ARCH)
+        wanted = state[UNET].to(dtype).float().numpy()
+        np.testing.assert_array_equal(found.params["unet"]["conv_out"]["bias"], wanted)
+        assert found.params["unet"]["conv_out"]["bias"].dtype == np.float32
+    whole["betas"] = torch.linspace(0.0015**0.5, 0.012**0.5, 1000).square().to(torch.bfloat16)
+    with pytest.raises(UserError, match="betas in the file .* is not the schedule"):
+        interop.load_torch(save(tmp_path / "m.ckpt", whole), ARCH)
+
+
+@pytest.mark.parametrize(
+    "form", ["safetensors", "SafeTensors", "half", "bfloat16", "double", "old torch file", "bare", "model/sd"]
+)
 def test_other_ways_of_storing_the_same_weights(form, tmp_path, state):
     from safetensors.torch import save_file
 
-    path = tmp_path / ("m.safetensors" if form in ("safetensors", "bfloat16") else "m.pt")
-    dtype = {"half": torch.float16, "bfloat16": torch.bfloat16}.get(form, torch.float32)
+    suffix = {"safetensors": ".safetensors", "bfloat16": ".safetensors", "SafeTensors": ".SafeTensors"}.get(form, ".PT")
+    path = tmp_path / f"m{suffix}"
+    dtype = {"half": torch.float16, "bfloat16": torch.bfloat16, "double": torch.float64}.get(form, torch.float32)
     state = {key: value.to(dtype) for key, value in state.items()}
-    if path.suffix == ".safetensors":
+    if suffix != ".PT":
         save_file(state, path)
     else:
         whole = {"bare": state, "model/sd": {"model": {"sd": state}}}.get(form, {"state_dict": state})
@@ -303,7 +401,7 @@ def test_other_ways_of_storing_the_same_weights(form, tmp_path, state):
     found = interop.load_torch(path, ARCH).params["first_stage"]["encoder"]["conv_in"]["kernel"]
     wanted = state["first_stage_model.encoder.0.conv_in.weight"].float().permute(2, 3, 1, 0)
     np.testing.assert_array_equal(found, wanted.numpy())
-    if path.suffix == ".safetensors":
+    if suffix != ".PT":
         path.write_bytes(path.read_bytes()[:1000])
         with pytest.raises(UserError, match="cannot be read as a safetensors file"):
             interop.load_torch(path, ARCH)
@@ -336,6 +434,7 @@ def change(state, **changes):
         (lambda s: s | {"scale_factor": torch.tensor(0.0)}, "scale_factor must be one number > 0"),
         (lambda s: {k: v for k, v in s.items() if not k.startswith("model.")}, "holds no U-Net.*partial=True"),
         (lambda s: {"a": 1}, "holds no tensors"),
+        (lambda s: change(s, encoder=lambda x: x.to(torch.int8)), f"{ENCODER} holds values of the type int8"),
     ],
     ids=[
         "missing",
@@ -348,6 +447,7 @@ def change(state, **changes):
         "scale",
         "no U-Net",
         "no tensors",
+        "quantised",
     ],
 )
 def test_a_key_that_is_wrong_is_named(make, match, tmp_path, state):
@@ -392,10 +492,69 @@ def test_an_architecture_that_cannot_be_is_one_clear_sentence(arch, match):
         interop.load_torch(HERE / "tiny_sr.ckpt", arch)
 
 
+YAML = """
+model:
+  target: ldm.models.diffusion.ddpm.LatentDiffusion
+  params:
+    linear_start: 15e-4
+    linear_end: 0.0155
+    image_size: 48
+    concat_mode: true
+    unet_config:
+      target: ldm.modules.diffusionmodules.openaimodel.UNetModel
+      params: {image_size: 48, in_channels: 6, out_channels: 3, model_channels: 160, attention_resolutions: [16, 8],
+               num_res_blocks: 2, channel_mult: [1, 2, 2, 4], num_head_channels: 32}
+    first_stage_config:
+      target: ldm.models.autoencoder.VQModelInterface
+      params:
+        embed_dim: 3
+        n_embed: 8192
+        ddconfig: {double_z: false, z_channels: 3, resolution: 192, in_channels: 3, out_ch: 3, ch: 128,
+                   ch_mult: [1, 2, 4], num_res_blocks: 2, attn_resolutions: [], dropout: 0.0}
+    cond_stage_config: {target: torch.nn.Identity}
+data: {params: {train: {params: {size: 192, downscale_f: 4}}}}
+"""
+
+
+def test_a_yaml_file_of_compvis_describes_the_same_model(tmp_path):
+    path = tmp_path / "config.YAML"
+    path.write_text(YAML)
+    wanted = interop.model_config(interop.read_arch("div2k_sr"))
+    assert interop.model_config(interop.read_arch(path)) == wanted
+    path.write_text(
+        YAML.replace("cond_stage_config: {target: torch.nn.Identity}", "").replace("in_channels: 6", "in_channels: 3")
+    )
+    assert not interop.model_config(interop.read_arch(path))["condition"]["enabled"]
+    encoder = {"double_z": True, "z_channels": 4, "resolution": 256, "ch": 128, "ch_mult": [1, 2, 4, 4]}
+    encoder |= {"num_res_blocks": 2, "attn_resolutions": [], "in_channels": 3, "out_ch": 3, "dropout": 0.0}
+    path.write_text(json.dumps({"model": {"target": "x", "params": {"embed_dim": 4, "ddconfig": encoder}}}))
+    found = interop.model_config(interop.read_arch(path))  # of an auto-encoder alone
+    assert found["first_stage"]["ch_mult"] == (1, 2, 4, 4) and found["sampling"]["size"] == 256
+
+
+@pytest.mark.parametrize(
+    "text, match",
+    [
+        ("a: &x [1]\nb: *x", "is not YAML: it repeats a part by an alias"),
+        ("a: [1", "is not YAML: while parsing"),
+        ("a: !!python/object/apply:os.system [exit]", "is not YAML: could not determine a constructor"),
+        ("- 1", "holds no YAML object"),
+        ("model: {params: {unet_config: 3}}", "has no mapping model.params.first_stage_config"),
+        ("model: {params: {embed_dim: 3}}", "has no mapping model.params.ddconfig"),
+        ("[" * 100_000, "is not YAML"),
+        ("#" * 2**20 + "#", "is not YAML: it has more than 1048576 bytes"),
+    ],
+)
+def test_a_yaml_file_that_describes_no_model_is_one_clear_sentence(text, match, tmp_path):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(UserError, match=match):
+        interop.read_arch(tmp_path / "a.yaml")
+
+
 # --- and back ---
 
 
-@pytest.mark.parametrize("suffix", [".ckpt", ".pt", ".safetensors"])
+@pytest.mark.parametrize("suffix", [".ckpt", ".PTH", ".SafeTensors"])
 def test_to_torch_and_back_is_exact(suffix, tmp_path, state):
     model = interop.load_torch(HERE / "tiny_sr.ckpt", ARCH)
     path = interop.save_torch(aj.Model(model.config, model.params, 0.7), tmp_path / f"out{suffix}")
@@ -509,7 +668,12 @@ def test_a_converted_model_samples_and_returns_on_the_command_line(tmp_path, no_
     ]
     run(sample.main, *argv)
     assert pixels(tmp_path / "o" / "photo_x1.5.png").shape == (6, 9, 3)
-    run(convert.main, "--model", folder, "--to-torch", tmp_path / "back.safetensors")
+    argv = ["--model", folder, "--to-torch", tmp_path / "back.safetensors"]
+    (tmp_path / "back.safetensors").write_text("mine")
+    assert program.run(convert.main, [str(arg) for arg in argv]) == 2
+    assert "back.safetensors exists already; give --overwrite" in capsys.readouterr().err
+    assert (tmp_path / "back.safetensors").read_text() == "mine"
+    run(convert.main, *argv, "--overwrite")
     back = interop.load_torch(tmp_path / "back.safetensors", ARCH)
     assert leaves_equal(back.params, interop.load_torch(HERE / "tiny_sr.ckpt", ARCH).params)
 

@@ -165,12 +165,33 @@ def folder(tmp_path):
         ("# the second\n\n 2.jpg \r\n3\n3.webp\n", ["a/2.jpg", "b/3.webp"]),
         ("elsewhere/a/2.jpg\nnot_there\n", ["a/2.jpg"]),
         ("a/3.webp\na/1.png\nnot_there/c/\n", ["a/1.png"]),  # b/3.webp is another
+        ("\ufeff# marked\r\n\ufeffa\\1.png\r\n\r\nb\\3\r\n", ["a/1.png", "b/3.webp"]),
+        ("\"a/1.png\"\n'b/3.webp' \n\tc.png  # the last\n", ["a/1.png", "b/3.webp", "c.png"]),
+        ("D:\\photos\\set\\a\\2.jpg\r.\\c\r./a/../b//1\r", ["a/2.jpg", "b/1.png", "c.png"]),
     ],
 )
 def test_a_split_file_names_images_in_several_ways(folder, tmp_path, text, chosen, caplog):
     (tmp_path / "split.txt").write_text(text)
     assert names_of(data.make_source("folder", folder, "all", split_files=SplitFiles(tmp_path / "split.txt"))) == chosen
     assert ("images in" in caplog.text and "are not there" in caplog.text) == ("not_there" in text)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_a_split_file_in_any_unicode_names_the_same_images(tmp_path, encoding):
+    write(tmp_path / "set", ["e\u0301te\u0301.png", "b.png"])  # decomposed, as macOS writes names
+    (tmp_path / "split.txt").write_bytes("\u00e9t\u00e9.png\r\n".encode(encoding))
+    files = SplitFiles(tmp_path / "split.txt")
+    assert names_of(data.make_source("folder", tmp_path / "set", "all", split_files=files)) == ["e\u0301te\u0301.png"]
+
+
+def test_absolute_paths_are_those_of_the_folder_or_are_refused(folder, tmp_path):
+    split, files = tmp_path / "split.txt", SplitFiles(tmp_path / "split.txt")
+    split.write_text(f"{folder}/a/1.png\n/of/another/machine/b/1.png\n")
+    assert names_of(data.make_source("folder", folder, "all", split_files=files)) == ["a/1.png", "b/1.png"]
+    write(tmp_path / "other", ["c.png"])
+    split.write_text(f"c.png\n{tmp_path}/other/c.png\n")
+    with pytest.raises(UserError, match="/other/c.png in the split file .* leads out of the folder"):
+        data.make_source("folder", folder, "all", split_files=files)
 
 
 def test_a_listed_path_is_that_image_though_others_share_its_name(tmp_path):
@@ -187,7 +208,10 @@ def test_a_listed_path_is_that_image_though_others_share_its_name(tmp_path):
         ("x\ny\n", "None of the 2 names in the split file .*, such as x, is an image .* first is a/1.png"),
         ("# nothing\n", "None of the 0 names"),
         (None, "split.txt cannot be read .No such file"),
-        (b"\xff\xfe", "split.txt cannot be read .it is no text"),
+        (b"\xff\xfe\0", "split.txt cannot be read .it is no text"),
+        (b"\x89PNG\0\0\0\rIHDR\0\xd8\0", "split.txt cannot be read .it is no text|None of the"),
+        ("../set/a/1.png\n", r"\.\./set/a/1.png in the split file .* leads out of the folder .*set; list images"),
+        ("a\\..\\..\\other.png\n", "leads out of the folder"),
     ],
 )
 def test_a_split_file_that_does_not_fit_is_explained(folder, tmp_path, text, message):

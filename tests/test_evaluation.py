@@ -1,6 +1,7 @@
 """Metrics against closed forms, definitions and other packages."""
 
 import hashlib
+import math
 import urllib.error
 import urllib.request
 
@@ -23,6 +24,7 @@ from arbiscale_jax.evaluation import (
     inception,
     pictures,
     protocols,
+    report,
     self_ssim,
     statistics,
     super_resolution,
@@ -255,6 +257,36 @@ def test_means_errors_and_paired_differences():
     assert difference["psnr"] == pytest.approx(3.5 / 3)
     assert difference["psnr_se"] == pytest.approx(np.std([1, 1.5, 1], ddof=1) / np.sqrt(3))
     assert difference["psnr_se"] < b["psnr_se"] / 10
+
+
+def test_exact_pictures_are_left_out_of_means_and_counted():
+    values = {"a": [20.0, math.inf, 40.0, math.inf], "b": [21.0, math.inf, math.inf, 30.0]}
+    records = [
+        {"image": i, "method": m, "scale": 2.0, "psnr": v, "ssim": 0.5}
+        for m, line in values.items()
+        for i, v in enumerate(line)
+    ]
+    a, b = statistics.summarize(records)
+    assert (a["psnr"], a["psnr_exact"], a["images"]) == (30, 2, 4) and a["psnr_se"] == pytest.approx(10)
+    assert (b["psnr"], b["psnr_exact"]) == (25.5, 2) and (a["ssim"], a["ssim_se"]) == (0.5, 0) and "ssim_exact" not in a
+    (difference,) = statistics.paired_differences(records, "a")  # of the one image that is exact in neither
+    assert difference["psnr"] == 1 and math.isnan(difference["psnr_se"]) and difference["psnr_exact"] == 3
+    assert statistics.notes_on_exact([a])[0].startswith("a at scale 2: 2 of 4 images have an infinite psnr")
+    assert report.cells([a])[1] == [["a", "2", "4", "30.00 ± 10.00", "2", "0.5000 ± 0.0000"]]
+    assert statistics.mean_and_error([math.inf] * 2)[0] == math.inf  # nothing else is known
+    assert math.isnan(statistics.mean_and_error([1.0, math.nan, math.inf])[0])
+    measure = super_resolution.make_metrics(["psnr"])
+    (pair,) = protocols.make_pairs(PHOTO, [2], "fixed_hr", 0, "photo")
+    outputs = np.stack([pair.truth, pair.truth + np.uint8(pair.truth < 128)])  # of two answers one is exact
+    assert measure(outputs, pair, 2)["psnr"] == distortion.psnr(*(x[2:-2, 2:-2] for x in (outputs[1], pair.truth)))
+
+
+def test_a_given_pair_is_measured_at_its_own_size():
+    lr = PHOTO[:30, :40]
+    assert protocols.given_pair(PHOTO[:121, :161], lr, 4.0).truth.shape == (120, 160, 3)
+    pair = protocols.given_pair(PHOTO[:119, :159], lr, 4.0)
+    assert pair.truth.shape == (119, 159, 3) and pair.lr is lr and pair.scale == 4
+    assert protocols.given_pair(PHOTO[:75, :100], lr, 2.5).truth.shape == (75, 100, 3)
 
 
 def test_the_zoomed_crop_is_the_detailed_one():

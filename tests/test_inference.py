@@ -344,6 +344,8 @@ def test_a_scale_that_makes_no_picture_is_refused(model, scale):
         (lambda m, z: m.upscale(IMAGE.astype(np.float32), scale=2), "uint8 or uint16"),
         (lambda m, z: m.upscale(IMAGE, scale=2, samples=0), "samples is a whole number >= 1"),
         (lambda m, z: m.upscale(IMAGE, scale=2, seed=-1), "seed is a whole number >= 0"),
+        (lambda m, z: m.upscale(IMAGE, scale=2, seed=1.0), "seed is a whole number >= 0, got 1.0"),
+        (lambda m, z: m.sample(z, z, seed=-1), "seed is a whole number >= 0"),
         (lambda m, z: m.upscale(IMAGE, scale=2, steps=0), "from 1 to 1000"),
         (lambda m, z: m.upscale(IMAGE, scale=2, sampler="euler"), "ddim, dpmpp"),
         (lambda m, z: m.upscale(IMAGE, scale=2, start=float("nan")), r"lies in \(0, 1\]"),

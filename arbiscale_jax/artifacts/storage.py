@@ -20,7 +20,7 @@ from flax import traverse_util
 
 from arbiscale_jax.errors import UserError
 
-from .weights import load_weights
+from .weights import check_floating, load_weights
 
 CONFIG, FROZEN, CHECKPOINTS = "config.json", "frozen.safetensors", "checkpoints"  # the files of a run
 WEIGHTS = "weights.safetensors"  # the file of an exported model
@@ -60,7 +60,7 @@ def locate(name: str | os.PathLike) -> Path:
     A bundled model's name means the bundled model unless there is a directory of that name that holds a model; a folder
     of pictures called photos does not hide the model photos.
     """
-    path, bundled = Path(name), bundled_models().get(str(name))
+    path, bundled = Path(os.path.expanduser(name)), bundled_models().get(str(name))
     return path if bundled is None or (path / CONFIG).is_file() else bundled
 
 
@@ -134,7 +134,9 @@ def read_weights(path: Path) -> dict:
       UserError: if `path` is neither, or a file cannot be read.
     """
     if (path / WEIGHTS).is_file():
-        return load_weights(path / WEIGHTS)
+        weights = load_weights(path / WEIGHTS)
+        check_floating(weights, path / WEIGHTS)
+        return weights
     if has_checkpoint(path):
         return merge(read_frozen(path), restore_params(path))
     raise UserError(f"{path} is neither a training run with a checkpoint nor an exported model; train or correct it.")

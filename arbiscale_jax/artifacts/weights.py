@@ -54,3 +54,13 @@ def load_weights(path: Path) -> dict:
         return traverse_util.unflatten_dict(flat, sep="/")
     except UNREADABLE as e:
         raise UserError(f"{path} is not a readable safetensors file ({e}); copy or export it again.") from e
+
+
+def check_floating(tree: dict, path: Path) -> None:
+    """Raises UserError if an array of a model's weights holds other than floating-point numbers."""
+    for key, value in traverse_util.flatten_dict(tree, sep="/").items():
+        if (dtype := np.asarray(value).dtype).kind in "biuc":
+            raise UserError(
+                f"Weight {key} of {path} has the type {dtype}, where floating-point numbers are expected; copy or "
+                "export the file again."
+            )

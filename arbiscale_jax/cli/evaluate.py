@@ -14,6 +14,7 @@ Measure how good upscaling or generation is.
 Usage:
   {prog} --task upscale  --model bicubic,lanczos,photos --data DIR --scales 2,4,7.5 --metrics psnr,ssim,lpips
   {prog} --task upscale  --model runs/faces_align --data DIR --protocol fixed_lr --lr-size 16 --scales 5.3,7,10,12
+  {prog} --task upscale  --model bicubic,photos --data DIV2K_valid_HR --lr DIV2K_valid_LR_bicubic/X4
   {prog} --task generate --model emoji --data DIR --sizes 128,160,192 --num 5000
 
 --model takes names of bundled models, folders of runs or exported models, and for upscaling also Pillow's nearest,
@@ -23,12 +24,13 @@ generation features/, from which an interrupted run continues.
 """
 _OF_TASK = {
     "upscale": (
-        *("scales", "protocol", "lr-size", "border", "max-images", "max-side", "samples", "sheet"),
+        *("lr", "scales", "protocol", "lr-size", "border", "max-images", "max-side", "samples", "sheet"),
         *sampling.OF_UPSCALING,
     ),
     "generate": ("sizes", "num", "features", "inception-weights", "batch-size"),
 }
 TASKS = tuple(_OF_TASK)
+_OF_REDUCTION = ("scales", "protocol", "lr-size", "max-side")  # flags that make no sense with given LR images
 
 
 def main(argv: list[str], prog: str = "arbiscale eval") -> None:
@@ -46,6 +48,10 @@ def main(argv: list[str], prog: str = "arbiscale eval") -> None:
     for name in _OF_TASK[other]:
         if flag_values[name].present:
             raise UserError(f"--{name} belongs to the task {other}; leave it out of {task}.")
+    if opts["lr"]:
+        for name in _OF_REDUCTION:
+            if flag_values[name].present:
+                raise UserError(f"--{name} says how LR images are made, and --lr gives them; leave one out.")
     opts["model"] = _parts(opts["model"])
     if not opts["model"]:
         raise UserError("Give --model: names or folders of models, or interpolations such as bicubic, between commas.")
@@ -98,6 +104,11 @@ def _define_flags() -> flags.FlagValues:
     program.define_path("output", "out/eval", "The folder for the results.", f)
     sampling.define(f, upscaling=True)
 
+    help_ = (
+        "Upscale: a folder of the LR images of --data, which have the same names, or names with a suffix such as x4; "
+        "the scale of each pair is that of its sides."
+    )
+    program.define_path("lr", None, help_, f)
     flags.DEFINE_string("scales", "2,4,8", "Upscale: factors, separated by commas.", flag_values=f)
     help_ = (
         "Upscale: in fixed_hr the LR image is the image reduced by the scale; in fixed_lr it has the side --lr-size, "

@@ -24,7 +24,7 @@ def main(opts: dict) -> None:
     of_each_image = [name for name in measured if name not in super_resolution.OF_ALL_IMAGES]
     methods = _methods(opts)
 
-    rows_of, first, skipped = {scale: [] for scale in scales}, {}, []
+    rows_of, first, skipped = {}, {}, []
     spectra, true_spectra = weave.Spectra(), weave.Spectra()
 
     def images():
@@ -34,34 +34,37 @@ def main(opts: dict) -> None:
                 image = protocols.center_crop(image, (opts["max-side"],) * 2)
             yield i, image
 
+    def pairs_of(i, image) -> list[protocols.Pair]:
+        if opts["lr"]:
+            return [protocols.given_pair(*image)]
+        return protocols.make_pairs(image, scales, opts["protocol"], opts["lr-size"], source.name(i))
+
     for i, image in images():  # checks all images before the models run for hours
-        if image is None:
-            continue
-        for scale in scales:
-            name, protocol = source.name(i), (opts["protocol"], opts["lr-size"])
-            _, size = protocols.sizes_of(image.shape, scale, *protocol, name)
-            super_resolution.check_size(name, scale, size, opts["border"], measured)
+        for scale, size in _truths(image, source.name(i), scales, opts):
+            super_resolution.check_size(source.name(i), scale, size, opts["border"], measured)
 
     def cases():
         for i, image in images():
             if image is None:
                 skipped.append(source.name(i))
                 continue
-            pairs = protocols.make_pairs(image, scales, opts["protocol"], opts["lr-size"], source.name(i))
-            first.update({} if first else {pair.scale: pair for pair in pairs})
+            pairs = pairs_of(i, image)
+            for pair in pairs:
+                first.setdefault(pair.scale, pair)
             yield source.name(i), pairs
 
     def on_outputs(image, pair, outputs):
-        if len(rows_of[pair.scale]) < opts["sheet"]:
+        rows = rows_of.setdefault(pair.scale, [])
+        if len(rows) < opts["sheet"]:
             shown = {method: answers[0] for method, answers in outputs.items()}
-            rows_of[pair.scale].append(pictures.sheet_row(Path(image).name, pair, shown))
+            rows.append(pictures.sheet_row(Path(image).name, pair, shown))
         if "weave" in measured:
             true_spectra.add(pair.scale, pair.truth, pair.truth)
             for method, answers in outputs.items():
                 for answer in answers:
                     spectra.add((method, pair.scale), answer, pair.truth)
 
-    with counted_progress(num * len(scales) * len(methods)) as advance:
+    with counted_progress(num * (1 if opts["lr"] else len(scales)) * len(methods)) as advance:
         advance(0, "starting")
         records = super_resolution.evaluate(
             methods, cases(), measure, opts["border"], on_outputs, lambda text: advance(1, text)
@@ -82,12 +85,24 @@ def main(opts: dict) -> None:
     tables["Speed: median seconds for the first image, without compilation; memory in MiB"] = timings
     notes = _notes(opts, len({record["image"] for record in records}), skipped)
     notes += [f"The true images have a weave of {value:.2f} at x{s:g}." for s, value in true_spectra.weaves().items()]
+    notes += statistics.notes_on_exact(summary)
     markdown = evaluation_files.sections(f"Upscaling: {opts['data']}", tables, notes)
     models = {method.name: method.model for method in methods if method.model}
     content = evaluation_files.settings(opts, models) | {"notes": notes, "records": records, "summary": summary}
     content |= {"paired_differences": paired, "speed": timings}
     evaluation_files.write_results(opts["output"], content, records, summary, markdown)
     print(f"wrote {opts['output']}")
+
+
+def _truths(image, name: str, scales: list[float], opts: dict) -> list[tuple[float, tuple[int, int]]]:
+    """Returns the scale and the size of the truth of each test case that an image gives; None gives none."""
+    if image is None:
+        return []
+    if opts["lr"]:
+        pair = protocols.given_pair(*image)
+        return [(pair.scale, (pair.truth.shape[0], pair.truth.shape[1]))]
+    protocol = (opts["protocol"], opts["lr-size"])
+    return [(scale, protocols.sizes_of(image.shape, scale, *protocol, name)[1]) for scale in scales]
 
 
 def _scales(text: str) -> list[float]:
@@ -143,7 +158,12 @@ def _notes(opts: dict, num: int, skipped: list[str]) -> list[str]:
         notes.append(f"{len(skipped)} images could not be read and were left out: {', '.join(skipped)}.")
     if opts["max-side"]:
         notes.append(f"Larger images were cut to their central {opts['max-side']} pixels per side.")
-    if opts["protocol"] == "fixed_hr":
+    if opts["lr"]:
+        notes.append(
+            f"The LR images are those of {opts['lr']}; the scale of a pair is that of its sides, and the truth is the "
+            "image's top left round(s * LR side)."
+        )
+    elif opts["protocol"] == "fixed_hr":
         notes.append(
             "fixed_hr: LR sides are floor(side / s); the truth is the image's top left round(s * LR side), the LR "
             "image its reduction (Pillow's antialiased bicubic)."

@@ -19,13 +19,17 @@ def labels(names: list[str]) -> dict[str, str]:
 
 
 def open_source(opts: dict) -> data.Source:
-    """Opens the images of --data: a folder, a prepared set or a named source."""
-    given = opts["data"]
+    """Opens the images of --data, a folder, a prepared set or a named source; with --lr a folder of pairs."""
+    given, lr_root = opts["data"], opts.get("lr") or ""
+    if lr_root and not Path(given).is_dir():
+        raise UserError(f"--data={given} is no folder; give the folder of the images to which those of --lr belong.")
     if given in data.SOURCES and given != "folder" and not Path(given).exists():
         return data.make_source(given, split=opts["split"], cache_bytes=0)
     if not Path(given).is_dir():
         others = ", ".join(name for name in data.SOURCES if name != "folder")
         raise UserError(f"--data={given} is no folder; give a folder of images, or the name of a source: {others}.")
+    if lr_root:
+        return data.open_source("folder", given, opts["split"], 0, data.SourceOptions(lr_root=lr_root))
     kind = "prepared" if data.is_prepared(Path(given)) else "folder"
     return data.make_source(kind, given, opts["split"], cache_bytes=0)
 

@@ -13,7 +13,8 @@ NAMES = ("steps", "sampler", "eta", *OF_UPSCALING)
 def define(flag_values: flags.FlagValues, *, upscaling: bool) -> None:
     """Defines --seed and the flags of NAMES, those of OF_UPSCALING only if `upscaling`."""
     f = flag_values
-    flags.DEFINE_integer("seed", 0, "The seed of the noise.", lower_bound=0, upper_bound=2**32 - 1, flag_values=f)
+    help_ = "The seed of the noise, a whole number >= 0 of any size."
+    flags.DEFINE_integer("seed", 0, help_, lower_bound=0, flag_values=f)
     flags.DEFINE_integer("steps", None, "Denoising steps to make; default: the model's.", lower_bound=1, flag_values=f)
     samplers = ["ddim", "dpmpp", "ddim_trailing"]
     flags.DEFINE_enum("sampler", None, samplers, "The sampler; default: the model's.", flag_values=f)

@@ -1,15 +1,16 @@
 """Opens sources of images and makes batches of training examples from them.
 
 `sources` opens images, `transforms` cuts examples out of them, `degradations` makes their low-resolution (LR) images,
-`pipeline` joins examples into batches, `latent_store` keeps encoded latents on disk, and `synthesis` makes examples on
-the accelerator.
+`lr_pairs` finds given ones, `pipeline` joins examples into batches, `latent_store` keeps encoded latents on disk, and
+`synthesis` makes examples on the accelerator.
 """
 
 from .folders import SplitFiles
 from .pipeline import Batches, shuffled_batches, train_batches, val_batch, view_batches, views
 from .records import RecordOptions
 from .set_info import is_prepared
-from .sources import SOURCES, Source, make_source
+from .source import Source
+from .sources import SOURCES, SourceOptions, make_source, open_source
 from .transforms import ExampleSpec, dihedral, example, val_example
 
 __all__ = [
@@ -18,11 +19,13 @@ __all__ = [
     "ExampleSpec",
     "RecordOptions",
     "Source",
+    "SourceOptions",
     "SplitFiles",
     "dihedral",
     "example",
     "is_prepared",
     "make_source",
+    "open_source",
     "shuffled_batches",
     "train_batches",
     "val_batch",

@@ -7,6 +7,7 @@ the folder comes first, as in DIV2K_train_HR/0001.png.
 import hashlib
 import logging
 import os
+import posixpath
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import NamedTuple
 
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.images import readable_extensions
+
+from .split_lines import leads_out, named, plain_name, read_lines, shortened, spellings
 
 HELD_OUT = 0.05  # share of the images that are held out for validation where nothing else says which ones
 METADATA = "dataset_info.json"  # the file that makes a folder a prepared set
@@ -116,50 +119,77 @@ def _why_empty(root: Path) -> str:
     return "holds no image; give a folder with PNG, JPEG or similar files"
 
 
-def read_split(path: str | Path, names: Sequence[str]) -> list[str]:
+def read_split(path: str | Path, names: Sequence[str], roots: Mapping[str, Path] | None = None) -> list[str]:
     """Returns the sorted names that the text file of a split lists.
 
     Each line holds one name: the path below the folder, or a path that ends with it, or the name of the file alone if
-    only one image has it. The extension may be missing. Blank lines and lines that begin with # are skipped, and listed
-    images that do not exist are reported.
+    only one image has it. The extension may be missing, and backslashes, quotes and blanks around the name are
+    understood. Blank lines and comments, which begin with #, are skipped. Listed images that do not exist are reported.
 
     Args:
       path: the text file.
       names: names of all images.
+      roots: the folders that hold them, by which absolute paths are recognised.
 
     Raises:
-      UserError: if the file cannot be read, no listed image exists, or a listed name belongs to several images.
+      UserError: if the file cannot be read, no listed image exists, or a line leads out of the folder or belongs to
+        several images.
     """
     path = Path(path).expanduser()
-    try:
-        lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as e:
-        why = e.strerror if isinstance(e, OSError) else "it is no text"
-        raise UserError(f"The split file {path} cannot be read ({why}); give a text file with a name per line.") from e
+    lines = read_lines(path)
     deepest = max((name.count("/") for name in names), default=0) + 1
-    listed = [line.removeprefix("./") for line in lines if line and not line.startswith("#")]
     by_path, by_file = _aliases(names, str), _aliases(names, _file)
-    chosen, missing = set(), []
-    for line in listed:
-        parts = line.split("/")[-deepest:]
+
+    def find(spelling):
+        name = _below(spelling, roots or {}, path)
+        name = plain_name(posixpath.normpath(name) + "/" * name.endswith("/"))  # a folder is no image
+        parts = name.split("/")[-deepest:]
         ends = ["/".join(parts[i:]) for i in range(len(parts))]  # a list may also name the folders above data.root
         keys = [(by_path, key) for end in ends for key in (end, _stem(end))]
-        keys += [(by_file, line), (by_file, _stem(line))]  # only a line without a folder is a key of by_file
-        found = next((known[key] for known, key in keys if key in known), ())
+        keys += [(by_file, name), (by_file, _stem(name))]  # only a line without a folder is a key of by_file
+        return next((known[key] for known, key in keys if key in known), ())
+
+    chosen, missing = set(), []
+    for line in lines:
+        found = next((images for images in map(find, spellings(line)) if images), ())
         if len(found) > 1:
-            raise UserError(f"{line} in the split file {path} may be {found[0]} or {found[1]}; write the whole path.")
+            raise UserError(
+                f"{shortened(line)} in the split file {path} may be {found[0]} or {found[1]}; write the whole path."
+            )
         chosen.update(found)
         if not found:
             missing.append(line)
     if not chosen:
-        example = f", such as {listed[0]}," if listed else ""
+        example = f", such as {shortened(missing[0])}," if missing else ""
         raise UserError(
-            f"None of the {len(listed)} names in the split file {path}{example} is an image of this data set, whose "
+            f"None of the {len(lines)} names in the split file {path}{example} is an image of this data set, whose "
             f"first is {names[0]}; give names relative to data.root."
         )
     if missing:
-        report(f"{len(missing)} of the {len(listed)} images in {path} are not there, the first is {missing[0]}.")
+        report(f"{len(missing)} of the {len(lines)} images in {path} are not there: {named(missing)}.")
     return sorted(chosen)
+
+
+def _below(line: str, roots: Mapping[str, Path], path: Path) -> str:
+    """Returns a line as a name below the folders where it is the absolute path of a file in them.
+
+    Raises:
+      UserError: if it leads out of the folders.
+    """
+    place, outside = Path(os.path.normpath(os.path.expanduser(line))), leads_out(line)
+    if place.is_absolute() and roots:
+        for label, root in roots.items():
+            for inside in (root.absolute(), root.resolve()):
+                if place.is_relative_to(inside):
+                    below = place.relative_to(inside).as_posix()
+                    return f"{label}/{below}" if label else below
+        outside = outside or os.path.isfile(place)  # a path of another machine may end with a name of this data set
+    if outside:
+        raise UserError(
+            f"{shortened(line)} in the split file {path} leads out of the {title(roots) if roots else 'folder'}; list "
+            "images that are in it."
+        )
+    return line
 
 
 def _file(name: str) -> str:
@@ -175,7 +205,7 @@ def _aliases(names: Sequence[str], part: Callable[[str], str]) -> Mapping[str, l
     aliases = defaultdict(list)
     for name in names:
         for key in dict.fromkeys((part(name), _stem(part(name)))):
-            aliases[key].append(name)
+            aliases[plain_name(key)].append(name)
     return aliases
 
 

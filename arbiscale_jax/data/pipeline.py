@@ -1,6 +1,5 @@
 """Makes batches of training and validation examples from the images of a source, with grain."""
 
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
@@ -10,19 +9,19 @@ import numpy as np
 from absl import flags
 
 from arbiscale_jax.errors import UserError
+from arbiscale_jax.runtime.random import word_seed
 
+from .config_sources import cache_bytes, check, lr_root_of, train_source, val_source
 from .degradations import make_shrink
-from .folders import SplitFiles
+from .lr_pairs import PicturePair
+from .paired_examples import paired_example, paired_val_example
 from .processes import follow_parent, start_quiet_tracker
-from .records import RecordOptions
-from .sources import SOURCES, Source, make_source
 from .transforms import ExampleSpec, example, val_example
 
 _BUFFER = 4  # batches that are prepared ahead of the training
 _SHUFFLED = 2048  # least number of records shuffled together; with n records grain spends 30 ms / n on each
+_LATER_FIELDS = ("min_side", "lr_root")  # fields that older stores of latents do not know
 _SOURCE_FIELDS = ("image_size", "split_file", "val_split_file", "tfds_dir", "image_feature")
-
-logger = logging.getLogger(__name__)
 
 
 class Batches(Iterator[dict[str, np.ndarray]], Protocol):
@@ -43,7 +42,7 @@ def train_batches(
 
     Args:
       config: config.data of an experiment.
-      seed: any integer.
+      seed: a whole number >= 0.
       batch_size: examples per batch, over all devices together.
       start_step: number of the first batch.
       rows: rows of each batch that are wanted; nothing else is read. None is all.
@@ -57,7 +56,7 @@ def train_batches(
     transform = _make_transform(config)
     if batch_size < 1 or start_step < 0:
         raise UserError(f"Batch size >= 1 and first step >= 0 must hold, got {batch_size} and {start_step}.")
-    examples = _in_random_order(train_source(config, _cache_bytes(config)), seed).random_map(transform)
+    examples = _in_random_order(train_source(config, cache_bytes(config)), seed).random_map(transform)
     return _start(_batched(examples, batch_size, rows)[start_step:], config["workers"])
 
 
@@ -66,7 +65,7 @@ def views(config: Mapping[str, Any], seed: int, num: int) -> tuple[grain.MapData
 
     Args:
       config: config.data of an experiment.
-      seed: any integer.
+      seed: a whole number >= 0.
       num: views per image.
 
     Returns:
@@ -78,12 +77,13 @@ def views(config: Mapping[str, Any], seed: int, num: int) -> tuple[grain.MapData
       UserError: if a field or the source is wrong.
     """
     transform = _make_transform(config)
-    source = train_source(config, _cache_bytes(config))
+    source = train_source(config, cache_bytes(config))
     fields = (*ExampleSpec._fields, *_SOURCE_FIELDS, "source", "root", "degradation", "lr_scale_min", "lr_scale_max")
+    fields += tuple(field for field in _LATER_FIELDS if config[field])
     identity = {field: config[field] for field in fields} | {"real": dict(config["real"]), "seed": seed, "views": num}
     identity["images"] = [source.name(i) for i in range(len(source))]
     identity["files"] = source.stamps()
-    return grain.MapDataset.source(source).repeat(num).seed(seed % 2**32).random_map(transform), identity
+    return grain.MapDataset.source(source).repeat(num).seed(word_seed(seed)).random_map(transform), identity
 
 
 def view_batches(examples: grain.MapDataset, batch_size: int, start: int, workers: int) -> Batches:
@@ -126,7 +126,7 @@ def _batched(examples: grain.MapDataset, batch_size: int, rows: Sequence[int] | 
 def _in_random_order(source: grain.sources.RandomAccessDataSource, seed: int) -> grain.MapDataset:
     """Repeats a source without end and shuffles it anew each round; every record comes equally often."""
     rounds = grain.MapDataset.source(source).repeat(-(-_SHUFFLED // len(source)))
-    return rounds.seed(seed % 2**32).shuffle().repeat()
+    return rounds.seed(word_seed(seed)).shuffle().repeat()
 
 
 def _start(batches: grain.MapDataset, workers: int) -> Batches:
@@ -143,7 +143,9 @@ def _start(batches: grain.MapDataset, workers: int) -> Batches:
 
 def _make_transform(config: Mapping[str, Any]) -> Callable:
     """Returns a function (image, rng) -> one training example, or raises UserError if a field is wrong."""
-    _check(config)
+    check(config)
+    if lr_root_of(config):
+        return partial(paired_example, spec=_example_spec(config))
     return partial(example, spec=_example_spec(config), shrink=make_shrink(config))
 
 
@@ -167,12 +169,15 @@ def val_batch(config: Mapping[str, Any]) -> dict[str, np.ndarray]:
     Raises:
       UserError: if a field or the source is wrong.
     """
-    _check(config)
+    check(config)
     spec, shrink = _example_spec(config), make_shrink(config)
-    source, num, examples = _val_source(config), config["val_num"], []
+    source, num, examples = val_source(config), config["val_num"], []
     for i in range(num):
         index, turn = (i % len(source), i // len(source)) if num > len(source) else (i * len(source) // num, 0)
-        examples.append(val_example(source[index], _spread(turn), np.random.default_rng(i), spec, shrink))
+        if isinstance(image := source[index], PicturePair):
+            examples.append(paired_val_example(image, _spread(turn), spec))
+        else:
+            examples.append(val_example(image, _spread(turn), np.random.default_rng(i), spec, shrink))
     return {key: np.stack([one[key] for one in examples]) for key in examples[0]}
 
 
@@ -180,65 +185,3 @@ def _spread(n: int) -> tuple[float, float]:
     """Returns point n of a sequence that fills [0, 1)^2 evenly from the middle on; its steps use the plastic number."""
     plastic = 1.3247179572447460
     return (0.5 + n / plastic) % 1.0, (0.5 + n / plastic**2) % 1.0
-
-
-def train_source(config: Mapping[str, Any], cache_bytes: int) -> Source:
-    """Opens the training images of config.data without those that are held out for validation.
-
-    Args:
-      config: config.data of an experiment.
-      cache_bytes: as in `sources.make_source`.
-
-    Raises:
-      UserError: if a field or the source is wrong.
-    """
-    own = config["source"] != "embedded" and config["val_source"]  # then nothing has to be held out
-    if own and (config["val_source"], config["val_root"]) == (config["source"], config["root"]):
-        logger.warning("data.val_root is data.root: validation uses images that are trained on.")
-    val_file = "" if own else config["val_split_file"]  # it may list images of val_root instead
-    options = _source_options(config, SplitFiles(config["split_file"], val_file))
-    return make_source(config["source"], config["root"], "all" if own else "train", cache_bytes, **options)
-
-
-def _cache_bytes(config: Mapping[str, Any]) -> int:
-    """Returns the bytes of decoded images that one loader process may keep."""
-    return int(config["cache_gib"] * 2**30) // max(1, config["workers"])
-
-
-def _val_source(config: Mapping[str, Any]) -> Source:
-    """Opens the validation images of config.data."""
-    kind = config["val_source"]
-    if not kind:
-        options = _source_options(config, SplitFiles(config["split_file"], config["val_split_file"]))
-        return make_source(config["source"], config["root"], "val", **options)
-    options = _source_options(config, SplitFiles(config["val_split_file"]))
-    return make_source(kind, config["val_root"], "all" if kind == "folder" else "val", **options)
-
-
-def _source_options(config: Mapping[str, Any], split_files: SplitFiles) -> dict[str, Any]:
-    """Returns the keyword arguments of `make_source` that config.data holds."""
-    records = RecordOptions(tfds_dir=config["tfds_dir"], image_feature=config["image_feature"])
-    return {"image_size": config["image_size"], "split_files": split_files, "records": records}
-
-
-def _check(config: Mapping[str, Any]) -> None:
-    """Checks the fields of config.data and raises UserError for the first one that makes no sense."""
-    size, lr, patch = config["image_size"], config["lr_size"], config["target_patch"]
-    low, high = config["target_min"], config["target_max"]
-    for field in ("source", "val_source"):
-        if config[field] not in SOURCES and (field, config[field]) != ("val_source", ""):
-            raise UserError(f"Unknown data.{field}={config[field]}; known are {', '.join(SOURCES)}.")
-    for field, least in dict(image_size=1, lr_size=0, target_patch=1, val_num=1, workers=0, cache_gib=0).items():
-        if config[field] < least:
-            raise UserError(f"data.{field} must be at least {least}, got {config[field]}.")
-    if lr > size:
-        raise UserError(f"data.lr_size must be at most data.image_size={size}, got {lr}.")
-    if not patch <= low <= high:
-        raise UserError(
-            f"data.target_patch <= data.target_min <= data.target_max must hold, got {patch}, {low}, {high}; lower the "
-            "first or raise the others."
-        )
-    if not 0 <= config["recolor"] <= 1:
-        raise UserError(f"data.recolor is a probability, got {config['recolor']}.")
-    if not 0 < config["min_crop"] <= 1:
-        raise UserError(f"data.min_crop must lie in (0, 1], got {config['min_crop']}.")

@@ -58,8 +58,8 @@ def prepare(
       progress: called with (number of images done, number of all images) after each shard.
 
     Returns:
-      {"images", "records", "bytes", "shards": how many there are of each, "broken": [[name, reason], ...]}. Broken
-      images are left out and listed in OUTPUT/broken_SPLIT.txt.
+      {"images", "records", "bytes", "shards": how many there are of each, "broken": [[name, reason], ...]}. Images
+      that are broken or too small are left out and listed in OUTPUT/broken_SPLIT.txt.
 
     Raises:
       UserError: if an argument makes no sense, the output holds something else, no image can be read, or the disk is
@@ -69,7 +69,7 @@ def prepare(
     roots, output = folders.parse_roots(root), Path(output).expanduser()
     names = folders.find_images(roots)
     if split_file:
-        names = folders.read_split(split_file, names)
+        names = folders.read_split(split_file, names, roots)
     plan = {
         **storage._asdict(),
         "images": len(names),

@@ -6,7 +6,6 @@ A set is a directory with dataset_info.json, which lists the splits and their sh
 
 import os
 import re
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,11 +13,11 @@ import grain
 import numpy as np
 
 from arbiscale_jax.errors import UserError
-from arbiscale_jax.images import decode_image
 
-from . import metadata, tf_example
+from . import metadata
 from .folders import METADATA
 from .metadata import listed
+from .record_reader import ImageOf, Item, RecordReader, RecordSet
 from .set_info import FORMAT, REMEDY, SetInfo, check_for_tfds, image_features, is_prepared, read_info, shard_paths
 
 SUMMARY = "prepare.json"  # file in sets that data.prepare made
@@ -32,50 +31,6 @@ class RecordOptions(NamedTuple):
 
     tfds_dir: str = ""  # folder where TFDS keeps its sets; "" is $TFDS_DATA_DIR or ~/tensorflow_datasets
     image_feature: str = ""  # feature that holds the image; "" is one of PREFERRED or the only one
-
-
-class RecordSet(NamedTuple):
-    """Holds the opened records of one split, from which a Source is made."""
-
-    indices: np.ndarray  # numbers of the records that belong to the split, int [n]
-    read: Callable[[int], np.ndarray]  # number of a record -> uint8 [h, w, 3]
-    title: str  # what the set is called in messages
-    files: tuple[Path, ...]  # the files that hold the records
-
-
-class _Reader:
-    """Decodes the image of a record with Pillow to uint8 RGB [h, w, 3]; it can be sent to worker processes."""
-
-    def __init__(self, records: Sequence[Any], image_of: Callable[[Any], bytes], title: str):
-        self._records, self._image_of, self._title = records, image_of, title
-
-    def __call__(self, index: int) -> np.ndarray:
-        name = f"Record {index} of {self._title}"
-        try:
-            content = self._image_of(self._records[int(index)])
-        except Exception as e:  # a damaged record may raise any error in three libraries
-            raise UserError(f"{name} cannot be read ({metadata.one_line(e)}); {REMEDY}.") from e
-        return decode_image(content, name)
-
-
-class _ImageOf:
-    """Returns one feature of a serialized tf.train.Example."""
-
-    def __init__(self, feature: str):
-        self._feature = feature
-
-    def __call__(self, record: bytes) -> bytes:
-        return tf_example.decode(record)[self._feature]
-
-
-class _Item:
-    """Returns one feature of an example that TFDS has parsed."""
-
-    def __init__(self, feature: str):
-        self._feature = feature
-
-    def __call__(self, example: dict) -> bytes:
-        return example[self._feature]
 
 
 def open_prepared(root: str | Path, split: str, feature: str = "") -> RecordSet:
@@ -97,8 +52,11 @@ def open_prepared(root: str | Path, split: str, feature: str = "") -> RecordSet:
     name, hold_out = _pick_split(info.splits, split, root)
     records, paths = _open_shards(root, info, name)
     title = f"the prepared set {root} ({name})"
-    indices = _indices(len(records), split, hold_out, together=_is_tiled(root, name))
-    return RecordSet(indices, _Reader(records, _ImageOf(feature), title), title, tuple(paths))
+    fit, size = _prepared_as(root, name)
+    indices = _indices(len(records), split, hold_out, together=fit == "tiles")
+    read = RecordReader(records, ImageOf(feature), title)
+    measure = read.measure if fit not in ("crop", "aspect") else lambda index: size  # every shorter side is `size`
+    return RecordSet(indices, read, title, tuple(paths), measure)
 
 
 def open_tfds(name: str, data_dir: str, split: str, feature: str = "") -> RecordSet:
@@ -143,7 +101,8 @@ def open_tfds(name: str, data_dir: str, split: str, feature: str = "") -> Record
             "prepare it again."
         )
     title, files = f"the TFDS set {name} ({chosen})", tuple(sorted(p for p in directory.iterdir() if p.is_file()))
-    return RecordSet(_indices(total, split, hold_out), _Reader(records, _Item(feature), title), title, files)
+    read = RecordReader(records, Item(feature), title)
+    return RecordSet(_indices(total, split, hold_out), read, title, files, read.measure)
 
 
 def _open_shards(directory: Path, info: SetInfo, split: str) -> tuple[Any, list[Path]]:
@@ -212,12 +171,13 @@ def _pick_split(splits, split: str, where: Path) -> tuple[str, bool]:
     return next(iter(splits)), split != "all"
 
 
-def _is_tiled(root: Path, split: str) -> bool:
-    """Tells whether the records are overlapping tiles, those of one image after those of another."""
+def _prepared_as(root: Path, split: str) -> tuple[str, int]:
+    """Returns (fit, size) of shards.Storage by which a split was prepared, or ("", 0) if another program made it."""
     made = metadata.read_if_any(root / SUMMARY, REMEDY)
     if split not in made.members():
-        return False  # another program made the set
-    return made.member(split).member("plan").member("fit").text() == "tiles"
+        return "", 0
+    plan = made.member(split).member("plan")
+    return plan.member("fit").text(), plan.member("size").get(metadata.Entry.count, 0)
 
 
 def _indices(total: int, split: str, hold_out: bool, together: bool = False) -> np.ndarray:

@@ -20,6 +20,7 @@ from arbiscale_jax.runtime.whole_files import replacing, write_text
 
 from . import metadata, tf_example
 from .folders import path_of
+from .small_pictures import large_enough, least_side
 
 FITS = ("crop", "aspect", "tiles", "keep")
 FORMATS = ("png", "jpeg")
@@ -49,7 +50,7 @@ def write_shard(job: Job) -> dict:
 
     Returns:
       {"records": number of records, "bytes": size of the file, "broken": [[name, reason], ...]}, which is also written
-      to PATH.json.
+      to PATH.json. An image that is too small to learn from counts as broken.
 
     Raises:
       UserError: if the file cannot be written.
@@ -59,12 +60,16 @@ def write_shard(job: Job) -> dict:
     if done := read_done(job.path):
         return done
     records, broken = 0, []
+
+    def read(name):
+        return read_image(path_of(job.roots, name))
+
     try:
         with replacing(job.path) as part:
             with closing(ArrayRecordWriter(str(part), "group_size:1")) as writer:  # a record per chunk: random access
                 for name in job.names:
                     try:
-                        image = read_image(path_of(job.roots, name))
+                        image = large_enough(name, read, least_side(job.storage.size), "the folder")
                     except UserError as e:
                         broken.append([name, str(e)])
                         continue

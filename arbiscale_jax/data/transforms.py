@@ -6,6 +6,7 @@ imresize of Matlab and unlike the default of PyTorch (a = -0.75, no antialiasing
 make the LR image.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -56,23 +57,52 @@ def example(
       target_size: s, int32.
       target_start: (top, left) of the window, int32 [2].
     """
-    h, w, _ = image.shape
-    side = min(round(spec.image_size / rng.uniform(spec.min_crop, 1.0)), h, w)
+    side, top, left = draw_place(image.shape[:2], rng, spec, spec.image_size)
+    (crop,) = augment([image[top : top + side, left : left + side]], rng, spec)  # c c 3
+    return render(crop, rng, spec, shrink, *draw_window(rng, spec))
+
+
+def draw_place(shape: Sequence[int], rng: np.random.Generator, spec: ExampleSpec, size: int) -> tuple[int, int, int]:
+    """Draws (side, top, left) of a crop of a picture (h, w); its side is size / u, at most the shorter side."""
+    h, w = shape
+    side = min(round(size / rng.uniform(spec.min_crop, 1.0)), h, w)
     top, left = rng.integers(h - side + 1), rng.integers(w - side + 1)
-    if spec.center_crop:
-        side, top, left = _middle(h, w)
-    crop = image[top : top + side, left : left + side]  # c c 3
-    crop = dihedral(
-        crop,
+    return middle(h, w) if spec.center_crop else (side, int(top), int(left))
+
+
+def augment(crops: Sequence[np.ndarray], rng: np.random.Generator, spec: ExampleSpec) -> list[np.ndarray]:
+    """Mirrors and recolours square crops [c, c, 3] of one place, all of them alike."""
+    turns = dict(
         horizontal=spec.flip and rng.random() < 0.5,
         vertical=spec.transpose and rng.random() < 0.5,
         diagonal=spec.transpose and rng.random() < 0.5,
     )
+    turned = [dihedral(crop, **turns) for crop in crops]
     if spec.recolor and rng.random() < spec.recolor:
-        crop = np.uint8(np.rint(crop[..., rng.permutation(3)] * rng.uniform(WEAKEST, 1.0, 3)))
+        order, gains = rng.permutation(3), rng.uniform(WEAKEST, 1.0, 3)
+        turned = [np.rint(crop[..., order] * gains).astype(np.uint8) for crop in turned]
+    return turned
+
+
+def draw_window(rng: np.random.Generator, spec: ExampleSpec) -> tuple[int, np.ndarray]:
+    """Draws the side s of the resized crop, and (top, left) of the window of it that is the target."""
     size = int(rng.integers(spec.target_min, spec.target_max + 1))
-    start = rng.integers(size - spec.target_patch + 1, size=2)
-    return _render(crop, rng, spec, shrink, size, start)
+    return size, rng.integers(size - spec.target_patch + 1, size=2)
+
+
+def val_window(spec: ExampleSpec) -> tuple[int, np.ndarray]:
+    """Returns the largest side s, and (top, left) of the central window."""
+    return spec.target_max, np.repeat((spec.target_max - spec.target_patch) // 2, 2)
+
+
+def val_place(
+    shape: Sequence[int], position: tuple[float, float], spec: ExampleSpec, size: int
+) -> tuple[int, int, int]:
+    """Returns (side, top, left) of the crop of a picture (h, w) at a position; its side is `size` or less."""
+    h, w = shape
+    side = min(size, h, w)
+    top, left = (round(u * (length - side)) for u, length in zip(position, (h, w), strict=True))
+    return middle(h, w) if spec.center_crop else (side, top, left)
 
 
 def val_example(
@@ -97,17 +127,11 @@ def val_example(
     Returns:
       The same arrays as `example`.
     """
-    h, w, _ = image.shape
-    side = min(spec.image_size, h, w)
-    top, left = (round(u * (length - side)) for u, length in zip(position, (h, w), strict=True))
-    if spec.center_crop:
-        side, top, left = _middle(h, w)
-    start = np.repeat((spec.target_max - spec.target_patch) // 2, 2)
-    crop = image[top : top + side, left : left + side]
-    return _render(crop, rng, spec, shrink, spec.target_max, start)
+    side, top, left = val_place(image.shape[:2], position, spec, spec.image_size)
+    return render(image[top : top + side, left : left + side], rng, spec, shrink, *val_window(spec))
 
 
-def _middle(h: int, w: int) -> tuple[int, int, int]:
+def middle(h: int, w: int) -> tuple[int, int, int]:
     """Returns (side, top, left) of the largest square in the middle of an image."""
     side = min(h, w)
     return side, (h - side) // 2, (w - side) // 2
@@ -120,7 +144,7 @@ def dihedral(image: np.ndarray, *, horizontal: bool, vertical: bool, diagonal: b
     return image.transpose(1, 0, 2) if diagonal else image
 
 
-def _render(crop, rng, spec: ExampleSpec, shrink: Shrink | None, size: int, start) -> dict[str, np.ndarray]:
+def render(crop, rng, spec: ExampleSpec, shrink: Shrink | None, size: int, start) -> dict[str, np.ndarray]:
     """Makes the arrays of `example` from a square crop, uint8 [c, c, 3]."""
     crop = Image.fromarray(np.ascontiguousarray(crop))
     image = crop.resize((spec.image_size, spec.image_size), BICUBIC)

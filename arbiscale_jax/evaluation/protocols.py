@@ -89,6 +89,20 @@ def sizes_of(
     return low, (min(round(low[0] * scale), height), min(round(low[1] * scale), width))
 
 
+def given_pair(image: np.ndarray, lr: np.ndarray, scale: float) -> Pair:
+    """Makes a test case of an image and its given LR image.
+
+    The truth is the top left round(scale h) x round(scale w) of the image, or all of it where it is smaller.
+
+    Args:
+      image: uint8 [H, W, 3].
+      lr: uint8 [h, w, 3].
+      scale: the factor between them.
+    """
+    height, width = (min(round(scale * low), high) for low, high in zip(lr.shape[:2], image.shape[:2], strict=True))
+    return Pair(round(scale, 4), lr, np.ascontiguousarray(image[:height, :width]))
+
+
 def make_pairs(image: np.ndarray, scales: Sequence[float], protocol: str, lr_size: int, name: str) -> list[Pair]:
     """Makes one test case per scale s.
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from .statistics import EXACT
+
 _DIGITS = {"psnr": 2, "psnr_y": 2, "lr_psnr": 2, "scale": None, "images": None, "fps": 4, "color": 2, "weave": 2}
 _DIGITS |= {"color_r": 2, "color_g": 2, "color_b": 2, "peak_host_mib": 0, "peak_device_mib": 0}
 
@@ -32,7 +34,7 @@ def _cell(row: Mapping, key: str) -> str:
     value = row.get(key)
     if value is None or isinstance(value, str):
         return value or "-"
-    digits = _DIGITS.get(key, 4)
+    digits = None if key.endswith(EXACT) else _DIGITS.get(key, 4)
     text = f"{value:g}" if digits is None else f"{value:.{digits}f}"
     error = next((row[key + end] for end in ("_se", "_std") if row.get(key + end) is not None), math.nan)
     return text if math.isnan(error) else f"{text} ± {error:.{digits or 0}f}"

@@ -13,6 +13,7 @@ from arbiscale_jax.inference import Model, to_floats
 
 from . import distortion, weave
 from .protocols import INTERPOLATIONS, Pair, resize
+from .statistics import mean_and_error
 
 _LPIPS_NET = {"lpips": "alex", "lpips_vgg": "vgg", "diversity": "alex"}
 OF_ALL_IMAGES = ("weave",)  # metrics of all images together, which a single image does not have; see weave.Spectra
@@ -58,8 +59,9 @@ def make_metrics(names: Sequence[str]) -> Callable[[np.ndarray, Pair, int], dict
       names: the metrics, without speed; those of OF_ALL_IMAGES have no value here.
 
     Returns:
-      A function (outputs uint8 [n, H, W, 3], pair, border) -> {name: value}. Values are means over the n outputs; PSNR
-        and SSIM leave out `border` pixels per side, and other metrics nothing.
+      A function (outputs uint8 [n, H, W, 3], pair, border) -> {name: value}. Values are means over the n outputs, those
+        of a PSNR over the outputs that are not exact; PSNR and SSIM leave out `border` pixels per side, and other
+        metrics nothing.
 
     Raises:
       UserError: if a package is missing.
@@ -90,7 +92,7 @@ def make_metrics(names: Sequence[str]) -> Callable[[np.ndarray, Pair, int], dict
 
     def measure(outputs, pair, border):
         found = [measure_one(output, pair, border) for output in outputs]
-        means = {name: float(np.mean([one[name] for one in found])) for name in found[0]}
+        means = {name: mean_and_error([one[name] for one in found])[0] for name in found[0]}
         if "diversity" in names:
             pairs = [distance("alex", outputs[i], outputs[j]) for i, j in combinations(range(len(outputs)), 2)]
             means["diversity"] = float(np.mean(pairs)) if pairs else 0.0  # a single answer has no diversity

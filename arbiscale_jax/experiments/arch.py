@@ -1,12 +1,8 @@
 """Translates the reference implementation's description of a model (`arch`) into our `model` configuration."""
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 
 from arbiscale_jax.errors import UserError
-
-from .published import published
 
 _ANY = object()
 # options of the reference's modules that do not become ours: _ANY for those that do not matter, else the only value
@@ -96,31 +92,6 @@ _FITS = {
     f"{_WHOLE}, or a list of them": lambda x: _is_whole(x) or _is_wholes(x),
     f"-1 or {_WHOLE}": lambda x: x == -1 or _is_whole(x),
 }
-
-
-def read_arch(arch: Mapping | str | Path) -> Mapping:
-    """Returns an `arch` mapping: the argument itself, the published experiment of that name, or a JSON file's content.
-
-    Raises:
-      UserError: if there is no such experiment or file, or the file does not hold a JSON object.
-    """
-    if isinstance(arch, Mapping):
-        return arch
-    known = published()
-    if str(arch) in known:
-        return known[str(arch)]
-    try:
-        found = json.loads(Path(arch).read_text())
-    except OSError as e:
-        raise UserError(
-            f"The architecture file {arch} cannot be read: {e.strerror}; give a JSON file, a mapping, or one of the "
-            f"names {', '.join(known)}."
-        ) from e
-    except ValueError as e:
-        raise UserError(f"The architecture file {arch} is not JSON: {e}.") from e
-    if not isinstance(found, dict):
-        raise UserError(f"The architecture file {arch} holds no JSON object.")
-    return found
 
 
 def _part(arch: Mapping, name: str) -> dict:

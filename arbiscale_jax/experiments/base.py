@@ -14,7 +14,7 @@ def get_base_config() -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict(
         dict(
             stage="first_stage",  # which stage to train: first_stage, diffusion or align
-            seed=0,  # seed of everything random: weights, batches and noise
+            seed=0,  # seed of everything random (weights, batches, noise): a whole number >= 0 of any size
             dtype="float32",  # type in which the networks compute: float32 or bfloat16; parameters stay float32
             first_stage="",  # run or exported model with the auto-encoder; "" derives it from the work directory's name
             init_from="",  # run or exported model whose weights a fresh run starts from; "" starts from scratch
@@ -89,6 +89,8 @@ def get_base_config() -> ml_collections.ConfigDict:
                 root="",  # folder, or several joined by commas; prepared set; TFDS name; "": $ARBISCALE_DATA or ./data
                 image_size=256,  # side of the square crop that E sees in training
                 lr_size=0,  # side of the LR image that is made of this crop; 0 means none
+                lr_root="",  # for source=folder: folders of given LR pictures, as many as in root; "" makes LR images
+                min_side=0,  # pictures whose shorter side is below this are left out; 0: an eighth of image_size
                 flip=True,  # whether to mirror crops horizontally at random
                 transpose=False,  # whether to mirror crops vertically and to transpose them at random
                 recolor=0.0,  # probability of reordering and scaling the colour channels: hues that a small set lacks
@@ -98,6 +100,7 @@ def get_base_config() -> ml_collections.ConfigDict:
                 target_patch=64,  # side of the random window of it that the loss sees; at most target_min
                 val_source="",  # source of the validation images; "" holds out some of the training images
                 val_root="",  # folder for val_source=folder
+                val_lr_root="",  # the same as lr_root for val_root
                 val_num=8,  # number of fixed validation crops
                 workers=0,  # number of loader processes; 0 means a thread
                 cache_gib=1.0,  # GiB of memory for decoded images, of all loader processes together

@@ -10,8 +10,9 @@ from jax.typing import ArrayLike, DTypeLike
 
 from arbiscale_jax import diffusion, models
 from arbiscale_jax.errors import UserError
+from arbiscale_jax.runtime.random import seed_key
 
-from .checks import check_box, check_latents, check_memory, check_size, whole
+from .checks import check_box, check_latents, check_memory, check_size
 from .engine import Engine, make_engine
 from .networks import Given
 from .options import resolve
@@ -168,7 +169,7 @@ class LatentModel:
         z_T = jnp.asarray(z_T, jnp.float32)
         cells = cell_names(np.arange(len(z_T)), (0, 0), z_T.shape[1:3])
         strength = self.engine.strength(options.restore, len(z_T))
-        given = Given(c, strength, cells, jax.random.key(whole(seed, "seed", 0)))
+        given = Given(c, strength, cells, seed_key(seed))
         params = self.engine.unet(conditioned=c is not None)
         return self.engine.networks.run_sample(params, z_T, given, options=options.compiled)
 

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from arbiscale_jax.runtime.random import seed_key
+
 from .engine import Engine, at_once
 from .memory import LEAST
 from .networks import Given
@@ -133,7 +135,7 @@ class _Sampler:
         numbers = np.zeros((num, 1, 1, 3), np.int32)
         numbers[..., 0] = np.array([job.numbers[k] for _, k in units])[:, None, None]
         strength = self.engine.put(self.engine.strength(job.options.restore, num))
-        given = Given(c, strength, inputs.cells + self.engine.put(numbers), jax.random.key(job.seed), inputs.frame)
+        given = Given(c, strength, inputs.cells + self.engine.put(numbers), seed_key(job.seed), inputs.frame)
         z = networks.run_answer(params, given, options=job.options.compiled)
         for _ in range(job.options.refine):
             z = networks.run_refine(params, z, c, inputs.frame, inputs.seen)
@@ -158,7 +160,7 @@ def generate(engine: Engine, numbers: Sequence[int] | np.ndarray, options: Sampl
     h, w, _ = engine.generated_shape()
     params = engine.unet(conditioned=False)
     cells = engine.put(cell_names(numbers, (0, 0), (h, w)))
-    given = Given(None, engine.strength(options.restore, len(cells)), cells, jax.random.key(seed))
+    given = Given(None, engine.strength(options.restore, len(cells)), cells, seed_key(seed))
     return engine.networks.run_answer(params, given, options=options.compiled._replace(start=0.0))
 
 

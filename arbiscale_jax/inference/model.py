@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from arbiscale_jax.runtime.random import whole_seed
+
 from .checks import check_box, check_image, check_memory, check_size, output_size, whole
 from .latent_model import LatentModel
 from .latents import generate_all, upscale, upscale_together
@@ -117,7 +119,7 @@ class Model(LatentModel):
 
     def _job(self, images, samples, sampling) -> Job:
         self.engine.need_condition()
-        numbers, seed = range(whole(samples, "samples", 1)), whole(sampling.get("seed", 0), "seed", 0)
+        numbers, seed = range(whole(samples, "samples", 1)), whole_seed(sampling.get("seed", 0))
         return Job(images, numbers, resolve(self.config, sampling), seed, sampling.get("progress"))
 
     def generate(
@@ -146,5 +148,5 @@ class Model(LatentModel):
     def generate_latent(self, num: int = 1, **sampling: Unpack[GenerateOptions]) -> jax.Array:
         """Samples latents [num, h, w, c] from noise at the training size; arguments and errors as in `generate`."""
         check_names(sampling, GenerateOptions)
-        options, seed = resolve(self.config, {**sampling, "start": 0.0}), whole(sampling.get("seed", 0), "seed", 0)
+        options, seed = resolve(self.config, {**sampling, "start": 0.0}), whole_seed(sampling.get("seed", 0))
         return generate_all(self.engine, whole(num, "num", 1), options, seed, sampling.get("progress"))

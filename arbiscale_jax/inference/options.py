@@ -32,7 +32,7 @@ class UpscaleOptions(SamplingOptions, total=False):
     """Lists all options of `Model.upscale`."""
 
     seed: int
-    """The seed of the noise, by default 0; answer i depends on (seed, i) alone."""
+    """The seed of the noise, a whole number >= 0 of any size, by default 0; answer i depends on (seed, i) alone."""
     refine: int | None
     """The number of rounds of back-projection, by default the model's own."""
     progress: Callable[[int, int], object] | None
@@ -43,7 +43,7 @@ class GenerateOptions(TypedDict, total=False):
     """Lists the options of `Model.generate`; None or an absent option means the model's own setting."""
 
     seed: int
-    """The seed of the noise, by default 0; image i depends on (seed, i) alone."""
+    """The seed of the noise, a whole number >= 0 of any size, by default 0; image i depends on (seed, i) alone."""
     steps: int | None
     """The number of evaluations of the U-Net."""
     sampler: str | None

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from arbiscale_jax import diffusion, models
+from arbiscale_jax.runtime.random import seed_key
 
 from .engine import Engine
 from .networks import Given
@@ -83,7 +84,7 @@ class WholePicture:
     def _answer(self, number: int, c: np.ndarray) -> np.ndarray:
         options, networks, engine = self.job.options, self.engine.networks, self.engine
         cells = cell_names([number], [-round(self.plan.border * self.plan.ratio)] * 2, self.size)
-        strength, key = engine.strength(options.restore, 1), jax.random.key(self.job.seed)
+        strength, key = engine.strength(options.restore, 1), seed_key(self.job.seed)
         conditions = [window.cut(c, self.plan) for window in self._windows]
         counted = self._cores("padded")
 

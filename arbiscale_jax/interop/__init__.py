@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from arbiscale_jax.experiments.arch import model_config, read_arch
+from arbiscale_jax.experiments.arch import model_config
+from arbiscale_jax.experiments.arch_files import read_arch
 from arbiscale_jax.experiments.published import published
 
 if TYPE_CHECKING:

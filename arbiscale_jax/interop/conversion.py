@@ -7,7 +7,7 @@ import numpy as np
 
 from arbiscale_jax.artifacts import registry
 from arbiscale_jax.artifacts.storage import missing_parts
-from arbiscale_jax.experiments.arch import read_arch
+from arbiscale_jax.experiments.arch_files import read_arch
 from arbiscale_jax.inference import Model
 
 from .torch_checkpoint import read_checkpoint

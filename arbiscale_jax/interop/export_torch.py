@@ -9,7 +9,7 @@ from arbiscale_jax.errors import UserError
 from arbiscale_jax.inference import Model
 
 from . import layout
-from .checkpoint_files import check_suffix, write_state_dict
+from .checkpoint_files import check_output_file, write_state_dict
 from .ldm_schedule import schedule_buffers
 from .torch_checkpoint import EMA, FIRST_STAGE, UNET, averaged_name
 
@@ -66,20 +66,22 @@ def _tensors(entries, flat: dict) -> dict[str, np.ndarray]:
     return {name: value for entry in entries for name, value in layout.to_torch(entry, flat).items()}
 
 
-def save_torch(model: Model, path: str | Path) -> Path:
+def save_torch(model: Model, path: str | Path, *, overwrite: bool = False) -> Path:
     """Writes `state_dict(model)` to a file.
 
     Args:
       model: the model.
       path: a .ckpt file (with the key state_dict, as in Lightning), or a .pt, .pth or .safetensors file.
+      overwrite: whether to replace a file that is there already.
 
     Returns:
       The path.
 
     Raises:
-      UserError: if the suffix is another one, the reference has no such network, or the file cannot be written.
+      UserError: if the suffix is another one, the reference has no such network, the file cannot be written, or it
+        exists and `overwrite` is False.
     """
     path = Path(path)
-    check_suffix(path)
+    check_output_file(path, overwrite)
     write_state_dict(path, state_dict(model))
     return path

@@ -3,10 +3,13 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 
 from arbiscale_jax import diffusion
 from arbiscale_jax.errors import UserError
+
+from .checkpoint_files import is_floating
 
 BUFFERS = (
     "betas",
@@ -66,14 +69,19 @@ def check_schedule(state: Mapping[str, np.ndarray], schedule: Mapping, path: Pat
     for name, wanted in schedule_buffers(schedule).items():
         if name not in state:
             continue
-        found = state[name]
+        found, rtol = state[name].astype(np.float64), max(1e-3, 2 * _spacing(state[name].dtype))
         same = found.shape == wanted.shape
-        if not same or not (name in _VARIANCES or np.allclose(found, wanted, rtol=1e-3, atol=1e-6)):
+        if not same or not (name in _VARIANCES or np.allclose(found, wanted, rtol=rtol, atol=1e-6)):
             about = ""
             if "betas" in state and state["betas"].ndim == 1 and len(state["betas"]):
-                betas = state["betas"]
+                betas = state["betas"].astype(np.float64)
                 about = f" ({len(betas)} steps, beta from {betas[0]:.4g} to {betas[-1]:.4g})"
             raise UserError(
                 f"{path}: {name} in the file{about} is not the schedule of arch (timesteps {schedule['timesteps']}, "
                 f"linear_start {schedule['linear_start']}, linear_end {schedule['linear_end']}); correct arch."
             )
+
+
+def _spacing(dtype: np.dtype) -> float:
+    """Returns the relative distance between neighbouring numbers of a type, which is 0 for whole numbers."""
+    return float(ml_dtypes.finfo(dtype).eps) if is_floating(dtype) else 0.0

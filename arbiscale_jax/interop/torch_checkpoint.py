@@ -11,11 +11,12 @@ from flax import traverse_util
 from arbiscale_jax import models
 from arbiscale_jax.artifacts.fit import network_shapes
 from arbiscale_jax.errors import UserError
-from arbiscale_jax.experiments.arch import model_config, read_arch
+from arbiscale_jax.experiments.arch import model_config
+from arbiscale_jax.experiments.arch_files import read_arch
 from arbiscale_jax.inference import Model
 
 from . import layout
-from .checkpoint_files import read_state_dict
+from .checkpoint_files import Weights, is_floating, read_weights
 from .ldm_schedule import BUFFERS, check_schedule
 
 UNET, EMA, FIRST_STAGE = "model.diffusion_model.", "model_ema.", "first_stage_model."
@@ -24,6 +25,7 @@ UNET, EMA, FIRST_STAGE = "model.diffusion_model.", "model_ema.", "first_stage_mo
 _BESIDE = re.compile(
     r"(loss|cond_stage_model|perceptual_loss|lpips|discriminator|optimizers?|lr_schedulers?|callbacks)\."
     r"|(lvlb_weights|logvar|cond_ids|scale_factor|global_step|epoch)$"
+    r"|ddim_\w+$"  # what samplers of CompVis register as buffers
 )
 _BESIDE_FIRST_STAGE = re.compile(r"(loss|model_ema|lpips|discriminator)\.|logvar$")
 # the CompVis decoder upsamples, so it cannot serve as D; its codebook is left out, as in the reference
@@ -56,8 +58,8 @@ def load_torch(path: str | Path, arch: Mapping | str | Path, ema: bool = False, 
     decoder upsamples; the Model then encodes, and denoises if the file holds a U-Net, but it does not render.
 
     Args:
-      path: a PyTorch or .safetensors file that is a state dict or holds one.
-      arch: the mapping of its configuration, a JSON file with it, or a published experiment's name.
+      path: a PyTorch or .safetensors file that is a state dict or holds one, in any precision.
+      arch: the mapping of its configuration, a YAML or JSON file with it, or a published experiment's name.
       ema: whether to read the averaged weights of the U-Net instead of the raw ones.
       partial: whether to accept a diffusion model's file without its U-Net or without its first stage.
 
@@ -83,12 +85,13 @@ def read_checkpoint(path: str | Path, arch: Mapping | str | Path, ema: bool = Fa
     """Reads those of our networks that a file holds; arguments and errors are those of `load_torch`."""
     arch, path = read_arch(arch), Path(path)
     model = model_config(arch)
-    state = read_state_dict(path)
+    weights = read_weights(path, averaged=ema)
+    state = weights.state
     check_schedule(state, model["schedule"], path)
     prefix, compvis = _find_first_stage(state)
     if prefix is not None and not compvis:
         model["first_stage"]["decoder_attention"] = _decoder_rule(model["first_stage"], state, prefix)
-    parts = list(_parts(state, model, ema, path, prefix, compvis))
+    parts = list(_parts(weights, model, ema, path, prefix, compvis))
     if not parts:
         raise UserError(
             f"{path} holds no first stage and no U-Net: no key starts with {FIRST_STAGE}, encoder. or {UNET}; is it "
@@ -97,9 +100,9 @@ def read_checkpoint(path: str | Path, arch: Mapping | str | Path, ema: bool = Fa
     unused = _check_keys(parts, state, model, path, prefix, compvis)
     params, report = {}, []
     for part in parts:
-        weights = convert(part, state)
-        report.append(f"{part.title}: {_count(weights):,} parameters")
-        params[part.tree] = {**params.get(part.tree, {}), **weights}
+        tree = convert(part, state)
+        report.append(f"{part.title}: {_count(tree):,} parameters")
+        params[part.tree] = {**params.get(part.tree, {}), **tree}
     scale_factor = _scale_factor(state, arch, path)
     origin = "the file" if "scale_factor" in state else "arch" if "scale_factor" in arch else "the default"
     report.append(f"scale_factor {scale_factor:.6g} from {origin}")
@@ -119,19 +122,22 @@ def _find_first_stage(state: Mapping) -> tuple[str | None, bool]:
     return (prefix, False) if prefix else (None, False)
 
 
-def _parts(state, model, ema: bool, path: Path, prefix: str | None, compvis: bool) -> Iterator[Part]:
+def _parts(weights: Weights, model, ema: bool, path: Path, prefix: str | None, compvis: bool) -> Iterator[Part]:
+    state = weights.state
     if prefix is not None:
         entries = layout.compvis_encoder_entries(model) if compvis else layout.first_stage_entries(model)
         what = "encoder (CompVis) -> encoder of first_stage" if compvis else "first stage -> first_stage"
         yield Part("first_stage", f"{prefix or 'encoder.'}* {what}", list(entries), lambda name: prefix + name)
     entries = list(layout.unet_entries(model))
-    if ema:
-        if not any(key.startswith(EMA + "diffusion_model") for key in state):
-            raise UserError(f"{path} holds no averaged weights ({EMA}*); load it with ema=False.")
+    has_unet = any(key.startswith(UNET) for key in state)
+    if ema and any(key.startswith(EMA + "diffusion_model") for key in state):
         # LitEma removes the dots from the names of averaged weights
         yield Part("unet", f"{EMA}* averaged U-Net -> unet", entries, averaged_name)
-    elif any(key.startswith(UNET) for key in state):
-        yield Part("unet", f"{UNET}* U-Net -> unet", entries, lambda name: UNET + name)
+    elif ema and not (weights.averaged and has_unet):
+        raise UserError(f"{path} holds no averaged weights ({EMA}* or ema); load it with ema=False.")
+    elif has_unet:
+        kind = "averaged U-Net" if ema else "U-Net"
+        yield Part("unet", f"{UNET}* {kind} -> unet", entries, lambda name: UNET + name)
 
 
 def averaged_name(name: str) -> str:
@@ -143,7 +149,7 @@ def _check_keys(parts, state, model, path, prefix, compvis) -> dict[str, int]:
     """Checks that every key is used and fits, or is known to be of no use, and returns the latter with their numbers.
 
     Raises:
-      UserError: if a key is missing, wrongly shaped or unexpected; the message names it.
+      UserError: if a key is missing, of a wrong shape or type, or unexpected; the message names it.
     """
     wanted = {}
     for part in parts:
@@ -166,6 +172,11 @@ def _check_keys(parts, state, model, path, prefix, compvis) -> dict[str, int]:
     for key, shape in wanted.items():
         if state[key].shape != shape:
             raise UserError(f"{path}: {key} {state[key].shape} does not fit arch, which needs {shape}.")
+        if not is_floating(state[key].dtype):
+            raise UserError(
+                f"{path}: {key} holds values of the type {state[key].dtype}, and weights are floating-point numbers; "
+                "get the file before it was quantised."
+            )
     if unexpected:
         more = f" (with {len(unexpected) - 1} more)" if len(unexpected) > 1 else ""
         raise UserError(f"{path}: the key {unexpected[0]} is unexpected{more}; does arch describe this file?")
@@ -212,7 +223,7 @@ def expected_shapes(model: Mapping, tree: str) -> dict[tuple[str, ...], np.ndarr
 
 
 def _scale_factor(state: Mapping, arch: Mapping, path: Path) -> float:
-    found = np.asarray(state.get("scale_factor", arch.get("scale_factor", 1.0)))
+    found = np.asarray(state.get("scale_factor", arch.get("scale_factor", 1.0)), np.float64)
     if found.size != 1 or not np.isfinite(found).all() or not (found > 0).all():
         raise UserError(f"{path}: scale_factor must be one number > 0, got {found}.")
     return float(found.reshape(()))

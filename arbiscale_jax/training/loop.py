@@ -12,6 +12,7 @@ from arbiscale_jax.artifacts import storage
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.runtime.mesh import check_batch_size, local_rows, make_mesh, replicate
 from arbiscale_jax.runtime.progress import run_progress
+from arbiscale_jax.runtime.random import whole_seed
 
 from . import begin, cache, checkpoint, history, overview, reporting, start, survival
 from .batches import on_devices, train_batches
@@ -81,6 +82,7 @@ def _check(config) -> None:
     cfg = config.train
     least = dict(steps=1, minutes=0, learning_rate=0, warmup_steps=0, grad_clip=0, ema_decay=0, log_every=1)
     least |= dict(val_every=0, checkpoint_every=0, keep=1)
+    whole_seed(config.seed)
     check_least(config, {f"train.{field}": bound for field, bound in least.items()})
     if cfg.ema_decay >= 1:
         raise UserError(f"train.ema_decay must be below 1, got {cfg.ema_decay}.")

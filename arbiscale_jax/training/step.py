@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax.stages import Wrapped
 
-from arbiscale_jax.runtime.random import fold_name
+from arbiscale_jax.runtime.random import fold_name, seed_key
 
 from .optimizer import Optimizer
 from .stages.stage import Stage, UpdatePath
@@ -18,8 +18,8 @@ UNROLLED = 8  # paths of up to so many points are unrolled, since gradients in a
 
 
 def stream(seed: int, name: str) -> jax.Array:
-    """Returns the root key for one use of randomness in a run, such as "params", "train" or "val"."""
-    return fold_name(jax.random.key(seed), name)
+    """Returns the root key for one use of randomness in a run, such as "params", "train" or "val"; see `seed_key`."""
+    return fold_name(seed_key(seed), name)
 
 
 def make_train_step(

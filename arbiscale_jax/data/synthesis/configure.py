@@ -7,9 +7,10 @@ import numpy as np
 
 from arbiscale_jax.errors import UserError
 
+from ..config_sources import train_source
 from ..folders import parse_roots
-from ..pipeline import train_source
-from ..sources import Source, make_source
+from ..source import Source
+from ..sources import make_source
 from .drawings import drawing, sheets
 from .examples import CYCLE, Settings, Variant, sizes
 from .pairs import read_pairs
@@ -54,6 +55,8 @@ def from_config(config: Mapping[str, Any]) -> tuple[tuple[Variant, ...], Setting
     pairs = own["pairs_share"] if own["pairs_root"] else 0.0
     if not 0 <= pairs < 1:
         raise UserError(f"data.synthesis.pairs_share is a share, at least 0 and below 1, got {pairs}.")
+    if config["lr_root"]:
+        raise UserError("data.lr_root gives LR images to examples of the host; here set data.synthesis.pairs_root.")
     if pairs and own["whole"]:
         raise UserError("data.synthesis.pairs_root gives windows of pictures; data.synthesis.whole cannot be set.")
     return variants, Settings(**{name: own[name] for name in _WAYS}, whole=own["whole"], pairs=pairs)
@@ -116,7 +119,7 @@ def store_from_config(config: Mapping[str, Any]) -> TileStore:
 def _photographs(config: Mapping[str, Any]) -> list[tuple[Any, float]]:
     """Returns (training pictures, share of the draws) for each folder of data.root that has a share of its own."""
     shares = tuple(config["synthesis"]["shares"])
-    source = train_source(config, cache_bytes=0)  # every picture is read once
+    source = train_source(config, most_bytes=0)  # every picture is read once
     if not shares:
         return [(source, 1.0)]
     labels = list(parse_roots(config["root"])) if config["source"] == "folder" else [""]

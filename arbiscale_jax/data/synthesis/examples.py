@@ -8,7 +8,6 @@ number of source pixels per output pixel along a side.
 
 import itertools
 import math
-import zlib
 from collections.abc import Generator, Sequence
 from functools import cache
 from typing import NamedTuple
@@ -16,6 +15,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from arbiscale_jax.runtime.random import fold_name, seed_key
 
 from .augment import recolour, turn
 from .damage import CLEAN, HEAVY, LIGHT, LIGHT_RANGES, DamageRanges, damage, reduce_region
@@ -71,7 +72,7 @@ def batches(
       store: the tiles, as numpy arrays or on the devices; each device holds all of them.
       variants: the kinds of batches, which take turns.
       settings: what the variants share.
-      seed: any integer.
+      seed: a whole number >= 0.
       batch_size: examples per batch, over all devices together.
       start_step: number of the first batch.
       sharding: sharding of the batch axis over the devices; None is one device.
@@ -80,7 +81,7 @@ def batches(
       A batch of `make_batch`. Its computation starts when the batch is asked for.
     """
     store = jax.tree.map(jnp.asarray, store)
-    root = jax.random.fold_in(jax.random.key(seed), np.uint32(zlib.crc32(b"synthesis")))
+    root = fold_name(seed_key(seed), "synthesis")
     for step in itertools.count(start_step):
         program = _program(variant_of(step, variants), batch_size, settings, sharding)
         yield program(jax.random.fold_in(root, step), store)

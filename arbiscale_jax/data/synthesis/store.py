@@ -9,7 +9,7 @@ import numpy as np
 
 from arbiscale_jax.errors import UserError
 
-from ..sources import Source
+from ..source import Source
 
 _OVERLAP = 0.25  # least overlap of neighbouring tiles, as a share of their side
 
