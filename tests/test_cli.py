@@ -16,9 +16,22 @@ from image_files import pixels
 from PIL import Image
 from waiting import run
 
+from arbiscale_jax import images
 from arbiscale_jax.artifacts import storage
 from arbiscale_jax.artifacts.storage import bundled_models
-from arbiscale_jax.cli import config_flag, evaluate, export, files, main, program, run_quickstart, sample, sizes, train
+from arbiscale_jax.cli import (
+    config_flag,
+    evaluate,
+    export,
+    files,
+    main,
+    picture_files,
+    program,
+    run_quickstart,
+    sample,
+    sizes,
+    train,
+)
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.experiments import get_base_config
 from arbiscale_jax.images import read_image
@@ -133,7 +146,7 @@ GENERATE = ["--task=generate", "--model=g", "--output=out"]
         ([*GOOD, "--sampler=euler"], "--sampler=euler"),
         ([*GOOD, "--num=3"], "--num belongs to the task generate"),
         ([*GOOD, "--sacle=2"], "did you mean scale"),
-        ([*GOOD, "--output=result.jpg"], "looks like a file"),
+        ([*GOOD, "--output=result.bmp"], "looks like a file"),
         ([*GOOD, "photo.jpg", "--output=result.png"], "result.png names one result, but 2 are asked for"),
         ([*GOOD, "--output=photo.png"], "photo.png would replace an input"),
         ([*GOOD, "--output=text.png/out"], "text.png is a file"),
@@ -318,7 +331,7 @@ def test_upscale_writes_images_of_the_right_size_under_their_names(folder, monke
     assert resolved["steps"] == 3 and resolved["sampler"] == "ddim"
     assert resolved["samples"] == 2 and resolved["scale"] is None
     assert "wrote out2/photo_10x20_0.png" in capsys.readouterr().out
-    monkeypatch.setattr(files, "WHOLE_PIXELS", 10)  # as images that are larger than memory
+    monkeypatch.setattr(picture_files, "WHOLE_PIXELS", 10)  # as images that are larger than memory
     assert program.run(sample.main, [*GOOD, "--scale=1000", "--box=7,8,20,30", "--seed=9"]) == 0
     window = pixels("out/photo_x1000_at_7_8_20_30.png")
     assert window.shape == (20, 30, 3) and (window == 9).all()
@@ -336,7 +349,7 @@ def test_generate_renders_each_latent_at_every_size(folder, monkeypatch):
 
 def test_write_image_is_complete_or_not_at_all(tmp_path, monkeypatch):
     image = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
-    files.write_image(tmp_path / "new" / "a.png", image)
+    images.save(tmp_path / "new" / "a.png", image)
     assert (read_image(tmp_path / "new" / "a.png") == image).all()
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["a.png"]
 
@@ -347,7 +360,7 @@ def test_write_image_is_complete_or_not_at_all(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", full_disk)
     with pytest.raises(UserError, match="No space left on device"):
-        files.write_image(tmp_path / "new" / "b.png", image)
+        images.save(tmp_path / "new" / "b.png", image)
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["a.png"]
 
 

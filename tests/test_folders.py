@@ -18,7 +18,7 @@ from image_files import encoded, pixels, write
 from PIL import Image
 
 from arbiscale_jax.artifacts.storage import CONFIG, WEIGHTS, bundled_models
-from arbiscale_jax.cli import inputs, main, program, result_names, sample, sizes, upscaling
+from arbiscale_jax.cli import inputs, main, program, result_names, sample, sample_flags, sizes, upscaling
 from arbiscale_jax.cli.inputs import Found
 from arbiscale_jax.cli.journal import Entry, Journal
 from arbiscale_jax.runtime import whole_files
@@ -101,7 +101,7 @@ def test_symbolic_links_are_followed_once(tmp_path):
         (tmp_path / link).symlink_to(target)
     (tmp_path / "in/linked.png").symlink_to("b/y.png")
     (tmp_path / "in/broken.png").symlink_to("nowhere.png")
-    found = inputs.find([str(tmp_path / "in")], {".png"}, tmp_path / "out")
+    found = inputs.find([str(tmp_path / "in")], {".png"}, {".mpg"}, tmp_path / "out")
     assert [str(one.path.relative_to(tmp_path / "in")) for one in found.pictures] == [
         *("linked.png", "b/y.png", "e/z.png", "e/deep/w.png"),  # a leads to b, which is searched under its own path
     ]
@@ -119,7 +119,7 @@ def test_a_folder_that_cannot_be_opened_is_named(tmp_path, monkeypatch):
         return scan(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    found = inputs.find([str(tmp_path / "in")], {".png"}, tmp_path / "out")
+    found = inputs.find([str(tmp_path / "in")], {".png"}, {".mpg"}, tmp_path / "out")
     assert [one.path.name for one in found.pictures] == ["y.png"]
     assert found.left_out == [f"{tmp_path / 'in/a'} cannot be opened (Permission denied)"]
 
@@ -343,9 +343,18 @@ def test_what_is_dropped_is_said(stub, capsys):
     for name in ("a.gif", "b.tif"):
         frames[0].save(name, save_all=True, append_images=frames[1:])
     Image.new("RGBA", (8, 8)).save("c.png")
-    assert upscale("--input=a.gif", "b.tif", "c.png") == 0
+    Path("in").mkdir()
+    Image.new("RGB", (8, 8)).save("in/d.png")
+    for name in ("clip.MPG", "shot.heic", "notes.txt"):
+        Path("in", name).write_bytes(b"something")
+    assert upscale("--input=a.gif", "b.tif", "c.png", "in", "--first-frame", "--format=jpg") == 0
     notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
-    assert ["3 frames" in notes[0], "3 pages" in notes[1], "transparency" in notes[2]] == [True] * 3
+    assert notes == [
+        "note: passed over, since their formats are not read: clip.MPG, shot.heic",
+        "note: a.gif: it has 3 frames, of which the first alone is upscaled",
+        "note: b.tif: it has 3 pages, of which the first alone is upscaled",
+        "note: c.png: its transparency is lost, since JPEG has none; it is shown on white",
+    ]
 
 
 # --- what is there already, and commands that were stopped ---
@@ -589,7 +598,7 @@ def test_home_is_expanded_in_every_path_flag(tmp_path, monkeypatch):
     from arbiscale_jax.cli import config_flag
 
     monkeypatch.setenv("HOME", str(tmp_path))
-    f = sample._define_flags(None)
+    f = sample_flags.define(None)
     program.parse(f, ["--model=~/m", "--output=~/o", "--input=~/a,~", "--input", "~/b"])
     opts = program.values(f)
     assert [opts["model"], opts["output"], opts["input"]] == [

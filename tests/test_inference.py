@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 import arbiscale_jax as aj
 from arbiscale_jax import UserError, diffusion, interop, models
@@ -77,6 +78,53 @@ def test_upscaling_gives_the_stated_size_and_type(model):
     deep = model.upscale(IMAGE.astype(np.uint16) * 257, scale=3.7, steps=2)
     assert deep.dtype == np.uint16
     np.testing.assert_allclose(deep / 257, found, atol=0.51)
+
+
+def test_upscaling_gives_back_the_kind_that_it_got(model, tmp_path):
+    """All kinds of the same picture have the same result."""
+    options, alpha = dict(scale=2, steps=1), np.full((6, 9, 1), 128, np.uint8)
+    colours, grey = model.upscale(IMAGE, **options), model.upscale(IMAGE[..., 0], **options)
+    assert colours.shape == (12, 18, 3) and grey.shape == (12, 18) and grey.dtype == np.uint8
+    np.testing.assert_array_equal(model.upscale(IMAGE[..., :1], **options), grey[..., None])
+    of_equal_channels = model.upscale(np.repeat(IMAGE[..., :1], 3, axis=2), **options)
+    np.testing.assert_array_equal(of_equal_channels, np.repeat(grey[..., None], 3, axis=2))
+    both = model.upscale(np.concatenate([IMAGE, alpha], 2), **options)
+    np.testing.assert_array_equal(both, np.concatenate([colours, np.full((12, 18, 1), 128)], 2))
+
+    floats = model.upscale(IMAGE / np.float32(255), **options)
+    assert floats.dtype == np.float32
+    np.testing.assert_allclose(floats * 255, colours, atol=0.51)
+    several = model.upscale(IMAGE[..., 0] / 255, samples=2, **options)
+    assert several.shape == (2, 12, 18) and several.dtype == np.float64
+
+    pillow, exif = Image.fromarray(np.rot90(IMAGE)), Image.Exif()
+    exif[0x0112] = 6  # to be turned right by 90 degrees
+    pillow.save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as opened:
+        found = model.upscale(opened, **options)
+    assert found.mode == "RGB"
+    np.testing.assert_array_equal(found, colours)
+    found = model.upscale(Image.fromarray(IMAGE[..., 0]), samples=2, **options)
+    assert [one.mode for one in found] == ["L", "L"]
+    np.testing.assert_array_equal(found[0], grey)
+    np.testing.assert_array_equal(model.upscale(tmp_path / "a.png", **options), colours)
+    np.testing.assert_array_equal(model.upscale(aj.read(tmp_path / "a.png"), **options), colours)
+    assert model.upscale_latent(IMAGE[..., 0], steps=1).shape == (1, 12, 18, 3)
+
+
+def test_colours_under_clear_pixels_do_not_count(model):
+    """Alpha is interpolated, in windows as in the whole, and what shows does not depend on what does not."""
+    alpha = np.zeros((6, 9, 1), np.uint8)
+    alpha[:, 4:] = 255
+    other = np.where(alpha > 0, IMAGE, IMAGE[::-1])
+    options = dict(scale=4, steps=1)
+    found, again = (model.upscale(np.concatenate([one, alpha], 2), **options) for one in (IMAGE, other))
+    np.testing.assert_array_equal(found, again)
+    assert (found[:, :12, 3] == 0).all() and (found[:, 24:, 3] == 255).all()
+    assert (np.diff(found[0, 12:20, 3].astype(int)) >= 0).all()
+    box, image = (5, 7, 11, 13), np.concatenate([IMAGE, alpha], 2)
+    [(_, _, rows)] = model.upscale_each([image], [(24, 36)], box=box, steps=1)
+    np.testing.assert_array_equal(np.concatenate(list(rows)), found[5:16, 7:20])
 
 
 def test_an_answer_depends_on_the_seed_and_its_number_alone(model):
@@ -340,8 +388,11 @@ def test_a_scale_that_makes_no_picture_is_refused(model, scale):
     [
         (lambda m, z: m.upscale(IMAGE, scale=1e6), "more than this machine's memory"),
         (lambda m, z: m.upscale(IMAGE), "either scale or size"),
-        (lambda m, z: m.upscale(IMAGE[..., :2], scale=2), r"\[h, w, 3\]"),
-        (lambda m, z: m.upscale(IMAGE.astype(np.float32), scale=2), "uint8 or uint16"),
+        (lambda m, z: m.upscale(IMAGE[None], scale=2), r"what was given is an array \[1x6x9x3\] of uint8"),
+        (lambda m, z: m.upscale(IMAGE.astype(np.float32), scale=2), r"lie in \[0, 1\], but"),
+        (lambda m, z: m.upscale(IMAGE.astype(np.int64), scale=2), "what was given is an array of int64"),
+        (lambda m, z: m.upscale(None, scale=2), "what was given is NoneType"),
+        (lambda m, z: m.upscale("nowhere.png", scale=2), "no image file nowhere.png"),
         (lambda m, z: m.upscale(IMAGE, scale=2, samples=0), "samples is a whole number >= 1"),
         (lambda m, z: m.upscale(IMAGE, scale=2, seed=-1), "seed is a whole number >= 0"),
         (lambda m, z: m.upscale(IMAGE, scale=2, seed=1.0), "seed is a whole number >= 0, got 1.0"),

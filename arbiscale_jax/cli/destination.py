@@ -9,6 +9,7 @@ from typing import NamedTuple
 from arbiscale_jax.cli import files, picture_files, result_names
 from arbiscale_jax.cli.journal import Entry, Journal
 from arbiscale_jax.errors import UserError
+from arbiscale_jax.images.saving import write_whole
 from arbiscale_jax.runtime.whole_files import remove_leftovers
 
 MAKE, KEEP = "make", "keep"  # what happens to a result: it is computed; it is there and counts as it is
@@ -39,7 +40,8 @@ def parse(opts: dict) -> Destination:
     """
     output = Path(opts["output"])
     kind = output.suffix.lower()
-    if kind not in (*picture_files.SUFFIXES, *picture_files.FOREIGN) or opts["output"].endswith("/") or output.is_dir():
+    known = (*picture_files.SUFFIXES, *picture_files.extensions())
+    if kind not in known or opts["output"].endswith("/") or output.is_dir():
         return Destination(output, None, output / "sample.json")
     if kind not in picture_files.SUFFIXES:
         raise UserError(
@@ -107,7 +109,7 @@ def clean(where: Destination, results: Sequence[Result]) -> None:
 
 def write_settings(where: Destination, content: dict) -> None:
     """Writes the file that records how the results were made; names in it may hold any bytes, which JSON escapes."""
-    files.write_bytes(where.settings, json.dumps(content, indent=2, default=_plain).encode() + b"\n")
+    write_whole(where.settings, json.dumps(content, indent=2, default=_plain).encode() + b"\n")
 
 
 def _why(path: Path, one: Result, entry: Entry | None, journal: Journal) -> str:

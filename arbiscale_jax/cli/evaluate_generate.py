@@ -5,10 +5,12 @@ from pathlib import Path
 import numpy as np
 
 import arbiscale_jax
-from arbiscale_jax.cli import evaluation_files, files, sampling, sizes
+from arbiscale_jax.cli import evaluation_files, sampling, sizes
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.evaluation import features, generation, pictures, protocols, report, speed
 from arbiscale_jax.evaluation.distortion import SSIM_WINDOW
+from arbiscale_jax.images import save
+from arbiscale_jax.images.saving import write_whole
 from arbiscale_jax.runtime.mesh import make_mesh
 from arbiscale_jax.runtime.progress import counted_progress
 
@@ -61,7 +63,7 @@ def main(opts: dict) -> None:
             timings += [{"method": label, **row} for row in speed.measure_model(model, None, shape, **options)]
         renders = generation.generated_batch(spread, 0, batch_size, shape, mesh, **options)
         grid = pictures.size_grid([images[:GRID_IMAGES] for images in renders], label)
-        files.write_image(opts["output"] / f"grid_{label.strip('/').replace('/', '_')}.png", grid)
+        save(opts["output"] / f"grid_{label.strip('/').replace('/', '_')}.png", grid)
     _write_curves(opts["output"], shape, rows, matrices, extractor)
     _write_tables(opts, models, shape, rows, matrices, timings, _notes(opts, num, extractor, with_self_ssim))
 
@@ -97,7 +99,7 @@ def _write_tables(opts: dict, models: dict, shape, rows, matrices: dict, timings
     evaluation_files.write_results(opts["output"], content, rows, rows, markdown)
     if matrices:
         flat = [{"method": label} | row for label, found in matrices.items() for row in _flat(found, shape)]
-        files.write_bytes(opts["output"] / "self_ssim.csv", report.to_csv(flat).encode())
+        write_whole(opts["output"] / "self_ssim.csv", report.to_csv(flat).encode())
     print(f"wrote {opts['output']}")
 
 
@@ -121,11 +123,11 @@ def _write_curves(output: Path, shape, rows: list[dict], matrices: dict, extract
         labels = dict.fromkeys(row["method"] for row in rows)
         lines = {x: [row[extractor.frechet] for row in rows if row["method"] == x] for x in labels}
         picture = pictures.curves(f"{extractor.frechet} over sizes", axis, lines)
-        files.write_image(output / "curve_distance.png", picture)
+        save(output / "curve_distance.png", picture)
     if matrices:
         lines = {label: list(mean[0]) for label, (mean, _, _) in matrices.items()}
         title = f"SelfSSIM of each size, resized to {generation.size_name(shape[0])}"
-        files.write_image(output / "curve_self_ssim.png", pictures.curves(title, axis, lines, top=1.0))
+        save(output / "curve_self_ssim.png", pictures.curves(title, axis, lines, top=1.0))
 
 
 def _matrix_row(size, shape, mean: np.ndarray, error: np.ndarray) -> dict:

@@ -4,9 +4,10 @@ from functools import partial
 from pathlib import Path
 
 import arbiscale_jax
-from arbiscale_jax.cli import evaluation_files, files, sampling, sizes
+from arbiscale_jax.cli import evaluation_files, sampling, sizes
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.evaluation import pictures, protocols, speed, statistics, super_resolution, weave
+from arbiscale_jax.images import save
 from arbiscale_jax.runtime.progress import counted_progress
 
 
@@ -75,7 +76,7 @@ def main(opts: dict) -> None:
 
     for scale, rows in rows_of.items():
         if rows:
-            files.write_image(opts["output"] / f"sheet_x{scale:g}.png", pictures.stack(rows))
+            save(opts["output"] / f"sheet_x{scale:g}.png", pictures.stack(rows))
     summary, weaves = statistics.summarize(records), spectra.weaves()
     if weaves:
         summary = [row | {"weave": weaves[row["method"], row["scale"]]} for row in summary]

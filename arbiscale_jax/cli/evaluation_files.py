@@ -7,9 +7,10 @@ import jax
 
 import arbiscale_jax
 from arbiscale_jax import data
-from arbiscale_jax.cli import files, sampling
+from arbiscale_jax.cli import sampling
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.evaluation import report
+from arbiscale_jax.images.saving import write_whole
 
 
 def labels(names: list[str]) -> dict[str, str]:
@@ -56,7 +57,7 @@ def write_results(output: Path, content: dict, rows: list[dict], summary: list[d
         ("summary.csv", report.to_csv(summary)),
         ("summary.md", markdown),
     ):
-        files.write_bytes(output / name, text.encode(errors="backslashreplace"))  # names of files may hold any bytes
+        write_whole(output / name, text.encode(errors="backslashreplace"))  # names of files may hold any bytes
 
 
 def sections(title: str, tables: dict[str, list[dict]], notes: list[str]) -> str:

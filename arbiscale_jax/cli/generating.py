@@ -30,7 +30,8 @@ def name_results(opts: dict, wanted: list[tuple[int, int]], where: Destination, 
             fields = dict(stem=STEM, index=i, size=f"{height}x{width}", height=height, width=width, seed=opts["seed"])
             fields["model"] = Path(opts["model"]).resolve().name
             pattern = PATTERN if opts["name"] is None else opts["name"]
-            name = where.single or result_names.format_name(pattern, fields, picture_files.suffix(opts))
+            suffix = picture_files.CHOICES[opts["format"] or "png"]
+            name = where.single or result_names.format_name(pattern, fields, suffix)
             found[-1].append(Result(name, None, Entry(key, None, i, (0, 0), (height, width))))
     return found
 
@@ -39,6 +40,8 @@ def decide(opts: dict, where: Destination, results: list[list[Result]], journal:
     """Returns the action for each result, in one list, after all checks; errors are those of `destination`."""
     flat = [one for some in results for one in some]
     destination.check(where, flat, [])
+    for one in flat:
+        picture_files.check_result(where.folder / one.name, one.entry.size, opts)
     actions = destination.decide(where, flat, journal, opts)
     left = [one.entry.size for one, action in zip(flat, actions, strict=True) if action == MAKE]
     files.check_output_folder(where.folder, sum(3 * height * width for height, width in left))

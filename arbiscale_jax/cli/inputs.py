@@ -24,9 +24,10 @@ class Finding(NamedTuple):
 
     pictures: list[Found]
     left_out: list[str]  # sentences about what looked like a picture or a folder and could not be opened
+    passed_over: list[Path]  # files in folders whose formats are not read
 
 
-def find(given: Sequence[str], extensions: Collection[str], output: Path) -> Finding:
+def find(given: Sequence[str], extensions: Collection[str], foreign: Collection[str], output: Path) -> Finding:
     """Finds pictures; none of them is read.
 
     A folder is searched with all folders below it. Hidden files and folders are left out, and so is the folder of the
@@ -36,6 +37,7 @@ def find(given: Sequence[str], extensions: Collection[str], output: Path) -> Fin
     Args:
       given: files and folders.
       extensions: endings of the names that pictures in folders have, in lower case.
+      foreign: endings of the names of pictures and films in formats that are not read.
       output: the folder of the results.
 
     Returns:
@@ -45,13 +47,13 @@ def find(given: Sequence[str], extensions: Collection[str], output: Path) -> Fin
       UserError: if a given path does not exist or cannot be opened, or a folder holds no picture.
     """
     pictures: dict[str, Found] = {}
-    left_out: list[str] = []
+    search = _Search(extensions, foreign, output)
     for name in given:
         path = Path(name)
         try:
             if not path.exists():
                 raise UserError(f"--input={path} does not exist; give an image file or a folder of images.")
-            found = [Found(path, "", True)] if path.is_file() else _walk(path, extensions, output, left_out)
+            found = [Found(path, "", True)] if path.is_file() else search.walk(path)
         except OSError as e:  # exists() hides only some of these errors
             raise UserError(f"--input={path} cannot be opened ({e.strerror}); give a path that you may read.") from e
         if not found:
@@ -61,7 +63,7 @@ def find(given: Sequence[str], extensions: Collection[str], output: Path) -> Fin
         for one in found:
             before = pictures.get(key := os.path.abspath(one.path), one)
             pictures[key] = before._replace(named=before.named or one.named)
-    return Finding(list(pictures.values()), left_out)
+    return Finding(list(pictures.values()), search.left_out, search.passed_over)
 
 
 def identity(path: Path) -> Identity:
@@ -77,32 +79,48 @@ def identity(path: Path) -> Identity:
     return os.path.abspath(path), status.st_size, status.st_mtime_ns
 
 
-def _walk(root: Path, extensions: Collection[str], output: Path, left_out: list[str]) -> list[Found]:
-    """Returns the pictures below a folder, sorted, and appends to `left_out`; raises OSError if it cannot be opened."""
-    found, real, linked = [], deque([(root, "")]), deque()
-    seen = {_place(output)} - {_place(root)}  # the folders that are not searched (again)
-    while real or linked:  # a folder's own path comes before links to it
-        folder, below = (real or linked).popleft()
-        try:
-            if (place := _place(folder)) in seen:
+class _Search:
+    """Searches folders, and holds what it could not open."""
+
+    def __init__(self, extensions: Collection[str], foreign: Collection[str], output: Path):
+        self.extensions, self.foreign, self.output = extensions, foreign, output
+        self.left_out: list[str] = []
+        self.passed_over: list[Path] = []
+
+    def walk(self, root: Path) -> list[Found]:
+        """Returns the pictures below a folder, sorted; raises OSError if it cannot be opened."""
+        found, real, linked = [], deque([(root, "")]), deque()
+        seen = {_place(self.output)} - {_place(root)}  # the folders that are not searched (again)
+        while real or linked:  # a folder's own path comes before links to it
+            folder, below = (real or linked).popleft()
+            try:
+                if (place := _place(folder)) in seen:
+                    continue
+                seen.add(place)
+                entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+            except OSError as e:
+                if folder is root:
+                    raise
+                self.left_out.append(f"{folder} cannot be opened ({e.strerror})")
                 continue
-            seen.add(place)
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-        except OSError as e:
-            if folder is root:
-                raise
-            left_out.append(f"{folder} cannot be opened ({e.strerror})")
-            continue
-        for entry in (entry for entry in entries if not entry.name.startswith(".")):
-            path = folder / entry.name
-            if _is(entry.is_dir):
-                (linked if entry.is_symlink() else real).append((path, os.path.join(below, entry.name)))
-            elif path.suffix.lower() in extensions:
-                if _is(entry.is_file):
+            for entry in (entry for entry in entries if not entry.name.startswith(".")):
+                path = folder / entry.name
+                if _is(entry.is_dir):
+                    (linked if entry.is_symlink() else real).append((path, os.path.join(below, entry.name)))
+                elif self._is_picture(path, entry):
                     found.append(Found(path, below, False))
-                else:
-                    left_out.append(f"{path} is not a file, or a link to none")
-    return sorted(found, key=lambda one: (one.folder.split(os.sep), one.path.name))
+        return sorted(found, key=lambda one: (one.folder.split(os.sep), one.path.name))
+
+    def _is_picture(self, path: Path, entry: os.DirEntry) -> bool:
+        """Tells whether a file counts as a picture; what looks like one and is none is noted."""
+        suffix = path.suffix.lower()
+        if suffix in self.extensions and _is(entry.is_file):
+            return True
+        if suffix in self.extensions:
+            self.left_out.append(f"{path} is not a file, or a link to none")
+        elif suffix in self.foreign:
+            self.passed_over.append(path)
+        return False
 
 
 def _place(folder: Path) -> tuple[int, int] | None:

@@ -26,6 +26,7 @@ class Entry(NamedTuple):
     answer: int  # the number of the answer
     shape: tuple[int, int]  # (height, width) of the input, (0, 0) if there is none
     size: tuple[int, int]  # (height, width) of the output of which the result shows the whole or a window
+    frames: int = 1  # how many frames or pages the result has
     written: int = -1  # bytes of the finished result; -1: it was begun, and the process ended before it was there
     settled: bool = False  # whether the command that wrote it has finished
 
@@ -70,10 +71,12 @@ class Journal:
         """Records that the command has finished all its work."""
         self._append({"end": self.key})
 
-    def shapes(self) -> dict[Identity, tuple[int, int]]:
-        """Returns the shapes of the inputs that finished results with the same options were made from."""
+    def examined(self) -> dict[Identity, tuple[tuple[int, int], int, str]]:
+        """Returns (shape, frames, ending of the results' names) of each input of a result that these options made."""
         return {
-            e.source: e.shape for e in self.entries.values() if e.source and e.options == self.key and e.written >= 0
+            e.source: (e.shape, e.frames, Path(name).suffix)
+            for name, e in self.entries.items()
+            if e.source and e.options == self.key and e.written >= 0
         }
 
     def other_options(self, key: str) -> str:
@@ -99,6 +102,7 @@ class Journal:
                 int(said["answer"]),
                 _pair(said["shape"]),
                 _pair(said["size"]),
+                int(said["frames"]),
                 int(said["bytes"]) if "done" in said else -1,
             )
 
@@ -129,7 +133,8 @@ class Journal:
 
 def _described(entry: Entry) -> dict:
     """Returns the fields of a line that `begun` and `done` share."""
-    return dict(by=entry.options, input=entry.source, answer=entry.answer, shape=entry.shape, size=entry.size)
+    fields = dict(by=entry.options, input=entry.source, answer=entry.answer, shape=entry.shape, size=entry.size)
+    return fields | dict(frames=entry.frames)
 
 
 def _pair(values: list) -> tuple[int, int]:

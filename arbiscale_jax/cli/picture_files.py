@@ -1,17 +1,37 @@
 """Reads the pictures and writes the results of `upscale` and `generate`: the one place that knows formats of files."""
 
-import warnings
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from arbiscale_jax import images
-from arbiscale_jax.cli import files
+from arbiscale_jax.errors import UserError
+from arbiscale_jax.images.saving import FORMATS, FRAME_FORMATS, check_file
+from arbiscale_jax.images.streams import open_stream
 
-SUFFIXES = (".png",)  # what a result's name may end with
-FOREIGN = (".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".avif", ".gif", ".bmp")  # names of pictures that are not written
+SUFFIXES = tuple(FORMATS | FRAME_FORMATS)  # what a result's name may end with
+CHOICES = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tif", "avif": ".avif"}  # of --format
+SAME = "same"  # the choice of --format that keeps each input's own
+WITHOUT_LOSS = ("png", "tiff")
+WHOLE_PIXELS = 16_000_000  # a PNG file up to this size is written as a whole, by Pillow, whose files are smaller
+_FAMILY = {"MPO": "JPEG"}  # formats whose first picture is another's
+_OF_CAMERAS = {".heic", ".heif", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"}
+_BITS_8 = ("JPEG", "WEBP", "AVIF", "GIF")
+
+
+class Contents(NamedTuple):
+    """Describes what a file holds."""
+
+    shape: tuple[int, int]  # (height, width) of the first frame
+    frames: int  # how many frames or pages are upscaled
+    suffix: str  # what the names of its results end with
+    picture: images.Picture  # the first frame
+    transparent: bool  # whether its results have alpha
+    notes: Sequence[str] = ()  # what is lost, such as 'it has 3 frames, of which the first alone is upscaled'
 
 
 def extensions() -> set[str]:
@@ -19,54 +39,159 @@ def extensions() -> set[str]:
     return images.readable_extensions()
 
 
-def suffix(opts: dict) -> str:
-    """Returns what the names of results end with, such as .png; `opts` are the values of all flags."""
-    del opts  # no flag says something about the format so far
-    return SUFFIXES[0]
+def foreign_extensions() -> set[str]:
+    """Returns the extensions of pictures and films in formats that are not read, which are named where they lie."""
+    return ({one.lower() for one in Image.registered_extensions()} | _OF_CAMERAS) - extensions()
 
 
-def read(path: Path, opts: dict) -> np.ndarray:
-    """Reads a picture as the model takes it.
+def check_options(opts: dict, single: str | None) -> None:
+    """Checks --format and --quality against each other and the name of the one result; `opts` are all flags' values.
+
+    Raises:
+      UserError: if they contradict each other.
+    """
+    wanted, named = opts["format"], FRAME_FORMATS | FORMATS
+    if single and wanted and (wanted == SAME or named[Path(single).suffix.lower()] != named[CHOICES[wanted]]):
+        raise UserError(f"--output names {single} and --format says {wanted}; leave one of them out.")
+    if opts["quality"] is None:
+        return
+    kind = named[Path(single).suffix.lower()] if single else (wanted or "png").upper()
+    if kind.lower() in WITHOUT_LOSS:
+        raise UserError(f"--quality says nothing about {kind}, which is without loss; add --format jpg, webp or avif.")
+
+
+def examine(path: Path, opts: dict, single: str | None = None) -> Contents:
+    """Reads a file, with all its frames, to find out what it holds.
 
     Args:
       path: the file.
       opts: the values of all flags.
+      single: the name of the one result, if --output gives it.
 
     Returns:
-      The picture, uint8 [h, w, 3].
+      What it holds.
 
     Raises:
-      UserError: if the file cannot be read as a picture.
+      UserError: if the file cannot be read as a picture, or the format of the results cannot hold its frames.
     """
-    return images.read_image(path, opts["max-pixels"])
+    there, picture = _open(path, opts)
+    number, pages = (1 if there is None else len(there)), there is not None and there.kind == "pages"
+    counted, several = number, number > 1 and not opts["first-frame"]
+    small = picture.pixels.shape[:2]
+    if there is not None and several:
+        shapes = [frame.picture.pixels.shape[:2] for frame in there]  # which reads and so checks all of them
+        small, number = min(shapes, key=min), len(shapes)
+    if min(small) < 2:
+        raise UserError(f"{path} has {small[0]} x {small[1]} pixels; upscaling needs at least 2 x 2 to go by.")
+    number = number if several else 1
+    suffix = Path(single).suffix.lower() if single else _suffix(opts, path, picture, number)
+    _check_holds(suffix, path, number, pages)
+    said = _losses(picture, suffix)
+    if counted > 1 and not several:
+        said.append(f"it has {counted} {'pages' if pages else 'frames'}, of which the first alone is upscaled")
+    alpha = picture.has_alpha and FORMATS.get(suffix) != "JPEG"
+    return Contents((picture.pixels.shape[0], picture.pixels.shape[1]), number, suffix, picture, alpha, said)
 
 
-def write(path: Path, size: tuple[int, int], rows: Iterable[np.ndarray], opts: dict) -> None:
+def read(path: Path, opts: dict) -> images.Picture:
+    """Reads a picture, or the first frame of several, as `examine` does."""
+    return _open(path, opts)[1]
+
+
+def read_frames(path: Path, opts: dict) -> images.Frames:
+    """Returns the frames of a file; `opts` are the values of all flags."""
+    return images.read_frames(path, opts["max-pixels"])
+
+
+def check_result(path: Path, size: tuple[int, int], opts: dict) -> None:
+    """Raises UserError if the format of a result cannot hold a picture of `size`, (height, width)."""
+    check_file(path, size, opts["quality"], frames=path.suffix.lower() not in FORMATS)
+
+
+def write(
+    path: Path, size: tuple[int, int], rows: Iterable[np.ndarray], opts: dict, metadata: images.Metadata | None = None
+) -> None:
     """Writes a result, complete or not at all.
 
     Args:
       path: the file.
       size: (height, width) of the result.
-      rows: uint8 [n, w, 3], from the top down.
+      rows: uint8 or uint16 [n, w, c], from the top down.
+      opts: the values of all flags.
+      metadata: what its input's file says besides the pixels.
+
+    Raises:
+      UserError: if the file cannot be written.
+    """
+    rows = iter(rows)
+    first = next(rows)
+    rows = itertools.chain([first], rows)
+    kept = None if opts.get("no-metadata") else metadata
+    kind, large = FORMATS[path.suffix.lower()], size[0] * size[1] > WHOLE_PIXELS
+    if kind == "TIFF" or (kind == "PNG" and large):
+        with open_stream(path, size, first.shape[2], first.dtype, kept) as stream:
+            for some in rows:
+                stream.write(some)
+        return
+    images.save(path, np.concatenate(list(rows)), quality=opts["quality"], metadata=kept)
+
+
+def write_frames(path: Path, frames: Iterable[images.Frame], loop: int | None, opts: dict) -> None:
+    """Writes an animation or pages, complete or not at all; what the file says is what the first frame says.
+
+    Args:
+      path: the file.
+      frames: the results, with their durations.
+      loop: how often an animation is shown, 0 for without end.
       opts: the values of all flags.
 
     Raises:
       UserError: if the file cannot be written.
     """
-    del opts  # as in `suffix`
-    files.write_rows(path, size, rows)
+    some = list(frames)
+    kept = None if opts.get("no-metadata") else some[0].picture.metadata
+    durations: list[Any] = [one.duration for one in some] if some[0].duration is not None else []
+    pictures = [one.picture for one in some]
+    images.save_frames(path, pictures, durations, loop, quality=opts["quality"], metadata=kept)
 
 
-def dropped(path: Path) -> str:
-    """Says which part of a picture `read` leaves out, such as 'it has 3 frames, ...', or returns ''."""
+def _open(path: Path, opts: dict) -> tuple[images.Frames | None, images.Picture]:
+    """Returns the frames and the first of them; None if their number cannot be found out, but the first is intact."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path) as image:
-                word = "pages" if image.format == "TIFF" else "frames"
-                number, transparent = getattr(image, "n_frames", 1), image.has_transparency_data
-    except Exception:  # what cannot be opened here is reported where it is read
-        return ""
-    said = [f"it has {number} {word}, of which the first alone is upscaled"] if number > 1 else []
-    said += ["its transparency is lost, since it is put on white"] if transparent else []
-    return " and ".join(said)
+        there = read_frames(path, opts)
+    except UserError:
+        return None, images.read(path, opts["max-pixels"])
+    return there, there[0]
+
+
+def _suffix(opts: dict, path: Path, picture: images.Picture, number: int) -> str:
+    """Returns what the names of a picture's results end with, such as .png."""
+    wanted = opts["format"] or (SAME if number > 1 else "png")
+    if wanted != SAME:
+        return CHOICES[wanted]
+    known, kind = FRAME_FORMATS if number > 1 else FORMATS, picture.metadata.format
+    own, kind = path.suffix.lower(), _FAMILY.get(kind or "", kind)
+    return own if known.get(own) == kind else next((one for one in known if known[one] == kind), ".png")
+
+
+def _check_holds(suffix: str, path: Path, number: int, pages: bool) -> None:
+    """Raises UserError if a file with this ending cannot hold `number` frames, or pages."""
+    if number == 1:
+        if suffix not in FORMATS:
+            raise UserError(f"A {suffix} file holds animations, and {path} is none; give another --output.")
+        return
+    if suffix not in FRAME_FORMATS or pages != (FRAME_FORMATS[suffix] == "TIFF"):
+        word, others = ("pages", "tiff") if pages else ("frames", "png, webp or avif")
+        raise UserError(
+            f"{path} has {number} {word}, which a {suffix} file cannot hold; give --first-frame or --format {others}."
+        )
+
+
+def _losses(picture: images.Picture, suffix: str) -> list[str]:
+    """Says what of a picture its results do not show."""
+    kind, said = (FORMATS | FRAME_FORMATS)[suffix], []
+    if picture.has_alpha and kind == "JPEG":
+        said.append("its transparency is lost, since JPEG has none; it is shown on white")
+    if picture.pixels.dtype == np.uint16 and kind in _BITS_8:
+        said.append(f"its 16 bits are rounded to the 8 of {kind}")
+    return said

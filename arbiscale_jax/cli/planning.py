@@ -5,8 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
+from arbiscale_jax import images
 from arbiscale_jax.cli import destination, inputs, picture_files, program, result_names, sizes
 from arbiscale_jax.cli.destination import MAKE, Destination, Result
 from arbiscale_jax.cli.inputs import Found, Identity
@@ -15,6 +14,7 @@ from arbiscale_jax.errors import UserError
 from arbiscale_jax.runtime.progress import counted_progress
 from arbiscale_jax.runtime.screen import printable
 
+NAMED = 5  # files that are passed over are named up to this number
 KEPT_BYTES = 256 * 2**20  # decoded pictures up to this size in all are kept from checking to computing
 
 Box = tuple[int, int, int, int]  # (top, left, height, width) of a window of the output
@@ -26,8 +26,11 @@ class Input(NamedTuple):
     found: Found
     identity: Identity
     shape: tuple[int, int]  # (height, width)
-    size: tuple[int, int]  # (height, width) of the whole output
-    image: np.ndarray | None  # the decoded picture, unless too many are kept
+    size: tuple[int, int]  # (height, width) of the whole output; of the first frame, if there are several
+    frames: int  # how many frames or pages are upscaled
+    suffix: str  # what the names of its results end with
+    picture: images.Picture | None = None  # the decoded picture, unless too many are kept or there are several frames
+    transparent: bool = False  # whether its results have alpha
 
 
 class Plan(NamedTuple):
@@ -64,9 +67,13 @@ def make_plan(opts: dict, found: inputs.Finding, where: Destination, journal: Jo
     Raises:
       UserError: if no picture can be upscaled, or a result cannot have its name.
     """
-    target, left_out, shapes = sizes.parse_target(opts), list(found.left_out), journal.shapes()
+    left_out, known = list(found.left_out), journal.examined()
     for line in left_out:
         program.say_left_out(line)
+    if found.passed_over:
+        names = ", ".join(printable(path.name) for path in found.passed_over[:NAMED])
+        more = f" and {len(found.passed_over) - NAMED} more" if len(found.passed_over) > NAMED else ""
+        print(f"note: passed over, since their formats are not read: {names}{more}", file=sys.stderr)
     made = {os.path.abspath(where.folder / name) for name in journal.entries}
     pictures = [one for one in found.pictures if one.named or os.path.abspath(one.path) not in made]
     if not pictures:
@@ -77,7 +84,7 @@ def make_plan(opts: dict, found: inputs.Finding, where: Destination, journal: Jo
     with counted_progress(len(pictures), "reading", on_terminals=True) as advance:
         for one in pictures:
             try:
-                usable.append(_examine(one, opts, target, shapes, box))
+                usable.append(_examine(one, opts, known, where.single, box))
             except UserError as e:
                 if len(pictures) == 1:
                     raise
@@ -86,33 +93,64 @@ def make_plan(opts: dict, found: inputs.Finding, where: Destination, journal: Jo
                 continue
             finally:
                 advance(1)
-            kept += 0 if usable[-1].image is None else usable[-1].image.nbytes
-            if kept > KEPT_BYTES:
-                usable[-1] = usable[-1]._replace(image=None)
+            kept += 0 if usable[-1].picture is None else usable[-1].picture.pixels.nbytes
+            if kept > KEPT_BYTES or usable[-1].frames > 1:
+                usable[-1] = usable[-1]._replace(picture=None)
     if not usable:
         raise UserError(f"None of the {len(left_out)} inputs can be upscaled; the first: {left_out[0]}")
+    _say_what_is_special(usable)
     results = [_results(opts, one, stems[one.found.path], where, journal.key, box) for one in usable]
     flat = [result for some in results for result in some]
     destination.check(where, flat, [one.found.path for one in usable])
+    for one, some in zip(usable, results, strict=True):
+        picture_files.check_result(where.folder / some[0].name, shown(one.size, box), opts)
     actions = iter(destination.decide(where, flat, journal, opts))
     return Plan(where, box, usable, results, [[next(actions) for _ in some] for some in results], left_out)
 
 
-def _examine(one: Found, opts: dict, target: sizes.Target, shapes: dict, box: Box | None) -> Input:
-    """Reads a picture, unless its shape is known, and raises UserError if it cannot be upscaled."""
-    who, image = inputs.identity(one.path), None
-    if who not in shapes:
-        image = picture_files.read(one.path, opts)
-        if said := picture_files.dropped(one.path):
+def _examine(one: Found, opts: dict, known: dict, single: str | None, box: Box | None) -> Input:
+    """Reads a picture, unless what it holds is known, and raises UserError if it cannot be upscaled."""
+    who, there = inputs.identity(one.path), None
+    if who in known:
+        shape, frames, suffix = known[who]
+    else:
+        there = picture_files.examine(one.path, opts, single)
+        shape, frames, suffix = there.shape, there.frames, there.suffix
+        for said in there.notes:
             print(f"note: {printable(one.path)}: {said}", file=sys.stderr)
-    height, width = image.shape[:2] if image is not None else shapes[who]
-    if min(height, width) < 2:
-        raise UserError(f"{one.path} has {height} x {width} pixels; upscaling needs at least 2 x 2 to go by.")
-    size = target.of((height, width), str(one.path))
+    size = sizes.parse_target(opts).of(shape, str(one.path))
     sizes.check_output(shown(size, box), opts["max-output-pixels"])
     if box:
         sizes.check_box(box, size, str(one.path))
-    return Input(one, who, (height, width), size, image)
+    if frames > 1:
+        _check_memory(frames * (opts["samples"] or 1), shown(size, box), one.path)
+    if there is None:
+        return Input(one, who, shape, size, frames, suffix)
+    return Input(one, who, shape, size, frames, suffix, there.picture, there.transparent)
+
+
+def _check_memory(number: int, size: tuple[int, int], path: Path) -> None:
+    """Raises UserError if memory cannot hold all frames of a result, of at most four channels of a byte."""
+    from arbiscale_jax.inference.memory import physical_memory  # here, since it imports JAX
+
+    needed = 4 * number * size[0] * size[1]
+    if needed > physical_memory():
+        raise UserError(
+            f"The frames of {path} take {needed / 2**30:.1f} GiB when they are enlarged, more than this machine's "
+            "memory; lower the scale, or give --first-frame."
+        )
+
+
+def _say_what_is_special(usable: list[Input]) -> None:
+    """Says how what is no single opaque picture is upscaled."""
+    several = [one.frames for one in usable if one.frames > 1]
+    if several:
+        print(
+            f"note: inputs with several frames or pages: {len(several)}; all {sum(several)} frames are upscaled",
+            file=sys.stderr,
+        )
+    if transparent := sum(one.transparent for one in usable):
+        print(f"note: inputs with transparency: {transparent}; it is enlarged by interpolation", file=sys.stderr)
 
 
 def pattern(opts: dict, box: Box | None) -> str:
@@ -137,10 +175,9 @@ def _results(opts: dict, one: Input, stem: str, where: Destination, key: str, bo
     found = []
     for i in range(opts["samples"] or 1):
         name = where.single or str(
-            Path(one.found.folder)
-            / result_names.format_name(pattern(opts, box), fields | {"index": i}, picture_files.suffix(opts))
+            Path(one.found.folder) / result_names.format_name(pattern(opts, box), fields | {"index": i}, one.suffix)
         )
-        found.append(Result(name, one.found.path, Entry(key, one.identity, i, one.shape, one.size)))
+        found.append(Result(name, one.found.path, Entry(key, one.identity, i, one.shape, one.size, one.frames)))
     return found
 
 
@@ -151,6 +188,9 @@ def shown(size: tuple[int, int], box: Box | None) -> tuple[int, int]:
 
 def bytes_to_write(plan: Plan) -> int:
     """Returns about how many bytes the results that are to be made have."""
-    number = [sum(action == MAKE for action in actions) for actions in plan.actions]
+    number = [
+        one.frames * sum(action == MAKE for action in actions)
+        for one, actions in zip(plan.inputs, plan.actions, strict=True)
+    ]
     sides = [shown(one.size, plan.box) for one in plan.inputs]
     return sum(3 * num * height * width for num, (height, width) in zip(number, sides, strict=True))

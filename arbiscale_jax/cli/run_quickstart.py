@@ -10,6 +10,7 @@ from PIL import Image
 from arbiscale_jax.cli import files, program, sample, sizes
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.experiments.quickstart import STAGES, get_quickstart_config
+from arbiscale_jax.images import save
 
 USAGE = """
 Train a small super-resolution model on scikit-image's photographs, then upscale a photograph that was held out.
@@ -48,14 +49,14 @@ def main(argv: list[str], prog: str = "arbiscale quickstart") -> None:
         _train(number, stage, Path(opts["runs"]), minutes)
     photo = output / "coffee.png"
     photo_pixels = _held_out_photo()
-    files.write_image(photo, photo_pixels)
+    save(photo, photo_pixels)
     print(f"Step 4 of 4: upscaling {photo}, a photograph that was held out of training, by {scale:g}.", flush=True)
     run = Path(opts["runs"]) / f"quickstart_{STAGES[-1]}"
     argv = ["--model", str(run), "--input", str(photo), "--scale", repr(scale), "--output", str(output), "--overwrite"]
     sample.main(argv, task="upscale")
     height, width = sizes.scaled(photo_pixels.shape[:2], scale, str(photo))
     nearest = Image.fromarray(photo_pixels).resize((width, height), Image.Resampling.NEAREST)
-    files.write_image(output / "coffee_nearest.png", np.asarray(nearest))
+    save(output / "coffee_nearest.png", np.asarray(nearest))
     print(f"wrote {output / 'coffee_nearest.png'}, the same pixels merely enlarged, to compare with")
 
 

@@ -6,7 +6,6 @@ from functools import partial
 from absl import flags
 
 import arbiscale_jax
-from arbiscale_jax import images
 from arbiscale_jax.cli import (
     destination,
     files,
@@ -17,6 +16,7 @@ from arbiscale_jax.cli import (
     planning,
     program,
     result_names,
+    sample_flags,
     sample_record,
     sampling,
     sizes,
@@ -36,11 +36,6 @@ USAGE = {
     "generate": """
   {prog}--num 16 --sizes 128,160,192x256 --output out/""",
 }
-DEFAULT_MODELS = {"upscale": "photos", "generate": "emoji"}  # names of bundled models
-_OF_TASK = {
-    "upscale": ("input", "scale", "size", "long-side", "samples", *sampling.OF_UPSCALING, "box", "max-pixels"),
-    "generate": ("num", "sizes"),
-}
 
 
 def main(argv: list[str], prog: str = "python run_sample.py", task: str | None = None) -> int:
@@ -54,7 +49,7 @@ def main(argv: list[str], prog: str = "python run_sample.py", task: str | None =
     Returns:
       The exit code: 1 if inputs were left out, and 0 otherwise.
     """
-    flag_values = _define_flags(task)
+    flag_values = sample_flags.define(task)
     if program.wants_help(argv):
         _print_help(flag_values, prog, task)
         return 0
@@ -63,11 +58,11 @@ def main(argv: list[str], prog: str = "python run_sample.py", task: str | None =
     task = task or opts["task"]
     if not task:
         raise UserError("Give --task, upscale or generate.")
-    for other in set(_OF_TASK) - {task}:
-        for name in _OF_TASK[other]:
+    for other in set(sample_flags.OF_TASK) - {task}:
+        for name in sample_flags.OF_TASK[other]:
             if name in flag_values and flag_values[name].present:
                 raise UserError(f"--{name} belongs to the task {other}; leave it out of {task}.")
-    opts["model"] = opts["model"] or DEFAULT_MODELS[task]
+    opts["model"] = opts["model"] or sample_flags.DEFAULT_MODELS[task]
     sampling.check(opts)
     program.one_of_a_kind(flag_values, "skip-existing", "overwrite")
     if task == "upscale":
@@ -79,71 +74,13 @@ def main(argv: list[str], prog: str = "python run_sample.py", task: str | None =
     return program.interruptible(partial(_generate, opts))
 
 
-def _define_flags(task: str | None) -> flags.FlagValues:
-    """Returns the flags of one task, or of both tasks with --task."""
-    f = flags.FlagValues()
-    if task is None:
-        flags.DEFINE_enum("task", None, list(USAGE), "What to do: upscale images, or generate new ones.", flag_values=f)
-    own = [DEFAULT_MODELS[task]] if task else [f"{model} to {one}" for one, model in DEFAULT_MODELS.items()]
-    help_ = f"A bundled model's name, or the folder of a run or an exported model; default: {', '.join(own)}."
-    program.define_path("model", None, help_, f)
-    help_ = "The folder for the images, sample.json and journal.jsonl, or the name of the one result, such as big.png."
-    program.define_path("output", "out", help_, f)
-    known = (
-        result_names.FIELDS if task != "generate" else {name: result_names.FIELDS[name] for name in generating.FIELDS}
-    )
-    help_ = (
-        "The pattern of the results' names, such as {stem}_x{scale}, with fields in braces: "
-        + "; ".join(f"{name}, {about}" for name, about in known.items())
-        + ". Numbers take a format, such as {index:03d}. Default: a name that says what was asked for."
-    )
-    flags.DEFINE_string("name", None, help_, flag_values=f)
-    help_ = "Keep results that are there already, whatever made them."
-    flags.DEFINE_bool("skip-existing", False, help_, flag_values=f)
-    help_ = (
-        "Replace results that are there already, unless the journal of --output says that the same options made them "
-        "from the same input."
-    )
-    flags.DEFINE_bool("overwrite", False, help_, flag_values=f)
-    if task != "generate":
-        help_ = (
-            "Upscale: an image, or a folder, which is searched with all folders below it; may be repeated, and further "
-            "arguments are inputs too."
-        )
-        program.define_path("input", None, help_, f, many="repeat")
-        flags.DEFINE_float("scale", None, "Upscale: a factor above 0; default: 4.", flag_values=f)
-        help_ = (
-            "Upscale: HEIGHTxWIDTH of the output, or its shorter side alone, which keeps the proportion; in place of "
-            "--scale."
-        )
-        flags.DEFINE_string("size", None, help_, flag_values=f)
-        help_ = "Upscale: the longer side of the output, which keeps the proportion; in place of --scale."
-        flags.DEFINE_integer("long-side", None, help_, lower_bound=1, upper_bound=10**9, flag_values=f)
-        help_ = "Upscale: number of different answers per image, whose files end in _0, _1, ...; default: one answer."
-        flags.DEFINE_integer("samples", None, help_, lower_bound=1, flag_values=f)
-        help_ = "Upscale: TOP,LEFT,HEIGHT,WIDTH in pixels of the output, to render this window of it alone."
-        flags.DEFINE_string("box", None, help_, flag_values=f)
-        help_ = "Upscale: largest number of pixels of an input."
-        flags.DEFINE_integer("max-pixels", images.MAX_PIXELS, help_, lower_bound=1, flag_values=f)
-    if task != "upscale":
-        flags.DEFINE_integer("num", 4, "Generate: number of images.", lower_bound=1, flag_values=f)
-        help_ = "Generate: sizes to render each image at, HEIGHTxWIDTH or the side of a square, separated by commas."
-        flags.DEFINE_string("sizes", None, help_ + " Default: the model's.", flag_values=f)
-    sampling.define(f, upscaling=task != "generate")
-    help_ = "The type in which the networks compute; default: bfloat16 on a GPU, float32 elsewhere."
-    flags.DEFINE_enum("dtype", None, ["float32", "tensorfloat32", "bfloat16"], help_, flag_values=f)
-    help_ = "Largest number of pixels of an output, or of the window that --box names."
-    flags.DEFINE_integer("max-output-pixels", sizes.MAX_OUTPUT_PIXELS, help_, lower_bound=1, flag_values=f)
-    return f
-
-
 def _print_help(flag_values: flags.FlagValues, prog: str, task: str | None) -> None:
     what = {"upscale": "Enlarge images by any factor.", "generate": "Generate images of any size."}
     tasks = [task] if task else list(USAGE)
     examples = "".join(USAGE[name].format(prog=f"{prog} " + ("" if task else f"--task {name} ")) for name in tasks)
     program.print_help(
         f"{' '.join(what[name] for name in tasks)}\n\nUsage:{examples}\n\n"
-        "Writes PNG files to --output, sample.json with all settings that made them, and journal.jsonl, with which the "
+        "Writes pictures to --output, sample.json with all settings that made them, and journal.jsonl, with which the "
         "same command goes on if it was stopped.\n\nThe exit code is 0; 1 if inputs could not be read and were left "
         "out; 2 after a mistake or an error, which one sentence names; 130 after Ctrl-C.",
         flag_values,
@@ -158,10 +95,12 @@ def _upscale(opts: dict, given: list[str]) -> int:
     box = sizes.parse_box(opts["box"]) if opts["box"] else None
     target, where = sizes.parse_target(opts), destination.parse(opts)
     result_names.check_pattern(planning.pattern(opts, box), result_names.FIELDS)
-    found = inputs.find(given, picture_files.extensions(), where.folder)
+    picture_files.check_options(opts, where.single)
+    found = inputs.find(given, picture_files.extensions(), picture_files.foreign_extensions(), where.folder)
     settings = model_settings.read(opts, "upscale")
     options = {"--scale": target.scale, "--size": target.size or target.short, "--long-side": target.long}
     options |= {"--samples": opts["samples"], "--box": box}
+    options |= {f"--{name}": opts[name] for name in ("first-frame", "no-metadata")}
     journal = Journal(None if where.single else where.folder, options | _shared_options(opts, settings))
     plan = planning.make_plan(opts, found, where, journal, box)
     files.check_output_folder(where.folder, planning.bytes_to_write(plan))
@@ -182,6 +121,9 @@ def _generate(opts: dict) -> int:
     began, where = time.monotonic(), destination.parse(opts)
     if opts["name"] is not None:
         result_names.check_pattern(opts["name"], generating.FIELDS)
+    if opts["format"] == picture_files.SAME:
+        raise UserError("--format=same belongs to the task upscale; give another format.")
+    picture_files.check_options(opts, where.single)
     generating.find_sizes(opts, 1)
     settings = model_settings.read(opts, "generate")
     wanted = generating.find_sizes(opts, settings.config["sampling"]["size"])
@@ -209,6 +151,8 @@ def _shared_options(opts: dict, settings: model_settings.Settings) -> dict:
         "the model": model_settings.fingerprint(settings.folder),
         "--seed": opts["seed"],
         "--dtype": opts["dtype"],
+        "--format": opts["format"],
+        "--quality": opts["quality"],
     }
     options |= {f"--{name}": value for name, value in settings.sampling.items()}
     return options | {"the version of arbiscale_jax": arbiscale_jax.__version__}

@@ -1,21 +1,40 @@
-"""Upscales files: it computes pictures in groups, and writes each result as soon as it is there."""
+"""Upscales files: it computes pictures in groups, and writes each result as soon as it is there.
 
+The frames of one file form a group of their own, and are computed in parts of it.
+"""
+
+import itertools
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from arbiscale_jax import images
 from arbiscale_jax.cli import picture_files, program, sampling
-from arbiscale_jax.cli.destination import AGAIN, MAKE
+from arbiscale_jax.cli.destination import AGAIN, MAKE, Result
 from arbiscale_jax.cli.journal import Journal
 from arbiscale_jax.cli.planning import Input, Plan, shown
+from arbiscale_jax.cli.sizes import parse_target
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.runtime.progress import counted_progress
 
 GROUP = (4_000_000, 64)  # pictures are computed together up to so many pixels and files
 GROUP_ON_CPU = (250_000, 16)  # a CPU computes sheets one by one, so that little is won, and less is lost at a stop
 DENOISING = 16.0  # the work for a pixel of an input, where that for a pixel of an output is 1; for the bar alone
+
+
+class Work(NamedTuple):
+    """Holds what upscaling a group needs."""
+
+    model: Any
+    opts: dict  # the values of all flags
+    plan: Plan
+    journal: Journal
+    most: tuple[int, int]  # pixels and pictures that are computed together
+    advance: Callable[..., None]  # moves the bar
 
 
 def groups(plan: Plan, most: tuple[int, int]) -> Iterator[list[int]]:
@@ -27,6 +46,9 @@ def groups(plan: Plan, most: tuple[int, int]) -> Iterator[list[int]]:
     group: list[int] = []
     for number, actions in enumerate(plan.actions):
         if not {MAKE, AGAIN} & set(actions):
+            continue
+        if plan.inputs[number].frames > 1:
+            yield [number]
             continue
         pixels = sum(plan.inputs[other].shape[0] * plan.inputs[other].shape[1] for other in (*group, number))
         if group and (pixels > most[0] or len(group) == most[1]):
@@ -51,64 +73,117 @@ def run(model, opts: dict, plan: Plan, journal: Journal) -> list[str]:
     """
     most = GROUP_ON_CPU if program.on_cpu() else GROUP
     todo = [group for group in groups(plan, most) if any(MAKE in plan.actions[number] for number in group)]
-    options: dict[str, Any] = {"seed": opts["seed"], **sampling.given(opts)}
     lost: list[str] = []
     journal.start()
     with counted_progress(sum(_work(plan, number) for group in todo for number in group)) as advance:
+        work = Work(model, opts, plan, journal, most, advance)
         for group in todo:
             first = plan.inputs[group[0]]
             others = f" and {len(group) - 1} more" if len(group) > 1 else ""
             advance(0, f"{first.found.path.name}{others}: to {first.size[0]} x {first.size[1]}")
-            pictures, read = [], []
-            for number in group:
-                try:
-                    pictures.append(_read(plan.inputs[number], opts))
-                    read.append(number)
-                except UserError as e:
-                    lost.append(str(e))
-                    program.say_left_out(str(e))
-            answers = len(plan.results[group[0]])
-            share = sum(DENOISING * answers * image.shape[0] * image.shape[1] for image in pictures)
-            made = model.upscale_each(
-                pictures,
-                [plan.inputs[number].size for number in read],
-                answers,
-                box=plan.box,
-                progress=partial(advance_by, advance, share),
-                **options,
-            )
-            for k, answer, rows in made if pictures else ():
-                _write(plan, journal, opts, (read[k], answer), _counted(rows, advance))
+            upscale_some = _upscale_group if first.frames == 1 else _upscale_frames
+            for said in upscale_some(work, group):
+                lost.append(said)
+                program.say_left_out(said)
     return lost
 
 
-def _read(one: Input, opts: dict) -> np.ndarray:
+def _upscale_group(work: Work, group: list[int]) -> Iterator[str]:
+    """Upscales pictures together, and yields sentences about those that could not be read any more."""
+    pictures, read, plan = [], [], work.plan
+    for number in group:
+        try:
+            pictures.append(_read(plan.inputs[number], work.opts))
+            read.append(number)
+        except UserError as e:
+            yield str(e)
+    pixels = [one.pixels for one in pictures]
+    sizes = [plan.inputs[number].size for number in read]
+    for k, answer, rows in _answers(work, group[0], pixels, sizes) if pixels else ():
+        result, size = plan.results[read[k]][answer], shown(sizes[k], plan.box)
+        if plan.actions[read[k]][answer] == MAKE:
+            with _recorded(work, result) as path:
+                picture_files.write(path, size, _counted(rows, work.advance), work.opts, pictures[k].metadata)
+
+
+def _upscale_frames(work: Work, group: list[int]) -> Iterator[str]:
+    """Upscales the frames of one file, and yields a sentence if they cannot be read any more.
+
+    All parts have the same number of frames, so that a compiled program serves all; the last is filled up.
+    """
+    [number] = group
+    one, actions, wanted = work.plan.inputs[number], work.plan.actions[number], work.plan.results[number]
+    length = max(1, min(work.most[1], work.most[0] // (one.shape[0] * one.shape[1])))
+    length = -(-one.frames // -(-one.frames // length))
+    made: list[list[images.Frame]] = [[] for _ in actions]
+    source = picture_files.read_frames(one.found.path, work.opts)
+    reader, target = iter(source), parse_target(work.opts)
+    while True:
+        try:
+            frames = list(itertools.islice(reader, length))
+        except UserError as e:
+            yield str(e)
+            return
+        if not frames:
+            break
+        pixels = [frame.picture.pixels for frame in frames] + [frames[-1].picture.pixels] * (length - len(frames))
+        sizes = [target.of(some.shape[:2], str(one.found.path)) for some in pixels]
+        found: dict[tuple[int, int], np.ndarray] = {}
+        for k, answer, rows in _answers(work, number, pixels, sizes):
+            if actions[answer] == MAKE and k < len(frames):
+                found[answer, k] = np.concatenate(list(_counted(rows, work.advance)))
+        for answer, k in sorted(found):
+            enlarged = images.Picture(found[answer, k], frames[k].picture.metadata)
+            made[answer].append(images.Frame(enlarged, frames[k].duration))
+    for answer, some in enumerate(made):
+        if actions[answer] == MAKE:
+            if len(some) != one.frames:
+                yield f"{one.found.path} was changed while the command ran; upscale it again."
+                return
+            with _recorded(work, wanted[answer]) as path:
+                picture_files.write_frames(path, some, source.loop, work.opts)
+
+
+def _answers(work: Work, first: int, pixels: list[np.ndarray], sizes: list[tuple[int, int]]):
+    """Upscales pictures with the options of the command; yields what Model.upscale_each does."""
+    answers = len(work.plan.results[first])
+    share = sum(DENOISING * answers * some.shape[0] * some.shape[1] for some in pixels)
+    return work.model.upscale_each(
+        pixels,
+        sizes,
+        answers,
+        box=work.plan.box,
+        progress=partial(advance_by, work.advance, share),
+        seed=work.opts["seed"],
+        **sampling.given(work.opts),
+    )
+
+
+def _read(one: Input, opts: dict) -> images.Picture:
     """Returns the picture, and raises UserError if it cannot be read or is another one than when the plan was made."""
-    if one.image is not None:
-        return one.image
-    image = picture_files.read(one.found.path, opts)
-    if image.shape[:2] != one.shape:
+    if one.picture is not None:
+        return one.picture
+    picture = picture_files.read(one.found.path, opts)
+    if picture.pixels.shape[:2] != one.shape:
         raise UserError(f"{one.found.path} was changed while the command ran; upscale it again.")
-    return image
+    return picture
 
 
-def _write(plan: Plan, journal: Journal, opts: dict, which: tuple[int, int], rows: Iterator[np.ndarray]) -> None:
-    """Writes a result, of the picture and the answer with the numbers `which`, unless it is there already."""
-    number, answer = which
-    result, size = plan.results[number][answer], shown(plan.inputs[number].size, plan.box)
-    if plan.actions[number][answer] != MAKE:
-        return
-    path = plan.where.folder / result.name
-    journal.begin(result.name, result.entry)
-    picture_files.write(path, size, rows, opts)
-    journal.done(result.name, result.entry._replace(written=path.stat().st_size))
+@contextmanager
+def _recorded(work: Work, result: Result) -> Iterator[Path]:
+    """Yields the path under which a result is to be written, and records that in the journal before and after."""
+    path = work.plan.where.folder / result.name
+    work.journal.begin(result.name, result.entry)
+    yield path
+    work.journal.done(result.name, result.entry._replace(written=path.stat().st_size))
 
 
 def _work(plan: Plan, number: int) -> float:
     """Returns the steps of the bar for one picture."""
     (height, width), (old_height, old_width) = shown(plan.inputs[number].size, plan.box), plan.inputs[number].shape
     made = sum(action == MAKE for action in plan.actions[number])
-    return DENOISING * len(plan.actions[number]) * old_height * old_width + made * height * width
+    of_a_frame = DENOISING * len(plan.actions[number]) * old_height * old_width + made * height * width
+    return plan.inputs[number].frames * of_a_frame
 
 
 def _counted(rows: Iterator[np.ndarray], advance: Callable[..., None]) -> Iterator[np.ndarray]:

@@ -112,6 +112,16 @@ def like(pixels: np.ndarray, given: Any) -> Any:
     return pixels
 
 
+def answers_like(answers: np.ndarray, given: Any) -> Any:
+    """Returns answers [n, h, w, c] in the kind of what was given: an array [n, ...], or a list of n PIL images."""
+    kind = kind_of(given)
+    found = [like(one, kind) for one in answers]
+    if kind.type == "pillow":
+        return found
+    same = found[0].dtype == answers.dtype and found[0].shape == answers.shape[1:]
+    return answers if same else np.stack(found)
+
+
 def pillow_image(pixels: np.ndarray) -> Image.Image:
     """Returns pixels [h, w, c], rounded to 8 bits, as a PIL image of the mode L, LA, RGB or RGBA."""
     narrow = np.ascontiguousarray(to_uint8(pixels))

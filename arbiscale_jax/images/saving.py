@@ -62,9 +62,9 @@ def save(
       UserError: if the format is not one of these or cannot hold a picture as large, or the file cannot be written.
     """
     path, picture = Path(path), to_picture(picture)
-    kind, pixels = _format_of(path, FORMATS), picture.pixels
+    pixels = picture.pixels
+    kind = check_file(path, (pixels.shape[0], pixels.shape[1]), quality)
     held = picture.metadata if isinstance(metadata, EllipsisType) else metadata
-    _check(path, kind, quality, pixels.shape)
     if kind == "TIFF" or (kind == "PNG" and pixels.dtype == np.uint16):
         with open_stream(path, pixels.shape[:2], pixels.shape[2], pixels.dtype, held) as stream:
             stream.write(pixels)
@@ -107,7 +107,7 @@ def save_frames(
         return
     images, kept = [], metadata or Metadata()
     for picture in pictures:
-        _check(path, kind, quality, picture.pixels.shape)
+        check_file(path, (picture.pixels.shape[0], picture.pixels.shape[1]), quality, frames=True)
         if images and images[0].size != picture.pixels.shape[1::-1]:
             raise UserError(f"{path} cannot hold frames of several sizes; write them as a TIFF file or one by one.")
         kept, convert = embedded(metadata, picture.pixels.shape[2])
@@ -137,6 +137,34 @@ def write_whole(path: str | PathLike, content: bytes | memoryview) -> None:
             part.write_bytes(content)
 
 
+def check_file(path: str | PathLike, size: tuple[int, int], quality: int | None = None, *, frames: bool = False) -> str:
+    """Checks that a file can be written as `save` or `save_frames` would.
+
+    Args:
+      path: the file, which need not exist.
+      size: (height, width) of the picture or its frames.
+      quality: as in `save`.
+      frames: whether it is to hold an animation or pages.
+
+    Returns:
+      Pillow's name of the format.
+
+    Raises:
+      UserError: if the format is not written, or cannot hold a picture as large, or there is no such quality.
+    """
+    path = Path(path)
+    kind = _format_of(path, FRAME_FORMATS if frames else FORMATS)
+    if quality is not None and not 1 <= quality <= 100:
+        raise UserError(f"The quality of {path} cannot be {quality}; give a number from 1 to 100.")
+    longest = _LONGEST_SIDE.get(kind)
+    if longest and max(size) > longest:
+        raise UserError(
+            f"{path} cannot have {size[0]} x {size[1]} pixels, since {kind} allows {longest} a side; write a PNG or "
+            "TIFF file."
+        )
+    return kind
+
+
 def _format_of(path: Path, formats: dict[str, str]) -> str:
     kind = formats.get(path.suffix.lower())
     if kind is None:
@@ -144,17 +172,6 @@ def _format_of(path: Path, formats: dict[str, str]) -> str:
     if kind == "AVIF" and not features.check("avif"):
         raise UserError(f"{path} needs a Pillow that writes AVIF; install pillow 11.3 or newer.")
     return kind
-
-
-def _check(path: Path, kind: str, quality: int | None, shape: tuple[int, ...]) -> None:
-    if quality is not None and not 1 <= quality <= 100:
-        raise UserError(f"The quality of {path} cannot be {quality}; give a number from 1 to 100.")
-    longest = _LONGEST_SIDE.get(kind)
-    if longest and max(shape[:2]) > longest:
-        raise UserError(
-            f"{path} cannot have {shape[0]} x {shape[1]} pixels, since {kind} allows {longest} a side; write a PNG or "
-            "TIFF file."
-        )
 
 
 def _encoded(

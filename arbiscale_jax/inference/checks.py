@@ -20,14 +20,6 @@ def whole(value, name: str, least: int) -> int:
     return int(value)
 
 
-def check_image(image) -> np.ndarray:
-    """Returns `image` as an array, and raises UserError unless it is uint8 or uint16 [h, w, 3]."""
-    image = np.asarray(image)
-    if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape or image.dtype not in (np.uint8, np.uint16):
-        raise UserError(f"An image is a uint8 or uint16 array [h, w, 3], got {image.dtype} {list(image.shape)}.")
-    return image
-
-
 def check_latents(z, channels: int) -> np.ndarray:
     """Returns `z` as a float32 array on the host, and raises UserError unless it is [b, h, w, channels]."""
     z = np.asarray(z, np.float32)

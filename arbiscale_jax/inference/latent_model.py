@@ -18,6 +18,7 @@ from .networks import Given
 from .options import resolve
 from .rendering import Renderer, View
 from .sheets import cell_names
+from .tiles import fill
 
 
 class LatentModel:
@@ -228,8 +229,5 @@ class LatentModel:
         check_memory(shape, dtype)
         out = np.empty(shape, dtype)
         for i, latent in enumerate(z):
-            first = 0
-            for rows in self.render_rows(latent, size, box, dtype):
-                out[i, first : first + len(rows)] = rows
-                first += len(rows)
+            fill(out[i], self.render_rows(latent, size, box, dtype))
         return out

@@ -1,20 +1,23 @@
 """Defines the Model, one object that upscales, generates and renders (paper Fig. 3)."""
 
 from collections.abc import Iterator, Sequence
-from typing import Unpack
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from arbiscale_jax.images.kinds import answers_like, like, to_picture
 from arbiscale_jax.runtime.random import whole_seed
 
-from .checks import check_box, check_image, check_memory, check_size, output_size, whole
+from . import channels
+from .checks import check_box, check_memory, check_size, output_size, whole
 from .latent_model import LatentModel
 from .latents import generate_all, upscale, upscale_together
 from .options import GenerateOptions, UpscaleOptions, check_names, resolve
 from .rendering import View, render_together
 from .sheets import Job
+from .tiles import fill
 
 
 class Model(LatentModel):
@@ -22,83 +25,83 @@ class Model(LatentModel):
 
     def upscale(
         self,
-        image: np.ndarray,
+        image: Any,
         scale: float | None = None,
         *,
         size: Sequence[int] | None = None,
         samples: int | None = None,
         **sampling: Unpack[UpscaleOptions],
-    ) -> np.ndarray:
-        """Upscales a photograph.
+    ) -> Any:
+        """Upscales a picture of any kind.
 
         Args:
-          image: uint8 or uint16 RGB [h, w, 3].
+          image: an array, uint8, uint16 or floats in [0, 1], [h, w] or [h, w, c] with c = 1 (grey), 2 (grey and alpha),
+            3 (RGB) or 4 (RGB and alpha); a PIL image, which is turned as its EXIF data say; an images.Picture; or the
+            path of an image file.
           scale: a factor above 0, which makes the output round(scale h) x round(scale w).
           size: (height, width) of the output, in place of scale.
           samples: the number of plausible answers; None means one answer, without the leading axis.
           **sampling: steps, sampler, eta, start, restore, statistics, seed, refine, progress (UpscaleOptions).
 
         Returns:
-          An array [H, W, 3], or [samples, H, W, 3], of the image's type.
+          The kind that it got: an array [H, W] or [H, W, c] of the image's type, with samples [samples, ...]; for a PIL
+            image a PIL image or a list of them; for a path or a Picture an array uint8 or uint16 [H, W, c].
 
         Raises:
           UserError: if the image, scale or size is impossible, or the result does not fit in memory.
           TypeError: if there is no such option.
         """
         check_names(sampling, UpscaleOptions)
-        image = check_image(image)
-        size = output_size(image.shape[:2], scale, size)
-        num = 1 if samples is None else whole(samples, "samples", 1)
-        check_memory((num, *size, 3), image.dtype)
-        out = np.empty((num, *size, 3), image.dtype)
-        for _, i, bands in self.upscale_each([image], [size], num, **sampling):
-            first = 0
-            for rows in bands:
-                out[i, first : first + len(rows)] = rows
-                first += len(rows)
-        return out[0] if samples is None else out
+        pixels, num = to_picture(image).pixels, 1 if samples is None else whole(samples, "samples", 1)
+        size = output_size(pixels.shape[:2], scale, size)
+        check_memory((num, *size, pixels.shape[2]), pixels.dtype)
+        out = np.empty((num, *size, pixels.shape[2]), pixels.dtype)
+        for _, i, bands in self.upscale_each([pixels], [size], num, **sampling):
+            fill(out[i], bands)
+        return like(out[0], image) if samples is None else answers_like(out, image)
 
     def upscale_each(
         self,
-        images: Sequence[np.ndarray],
+        images: Sequence[Any],
         sizes: Sequence[Sequence[int]],
         samples: int = 1,
         *,
         box: Sequence[int] | None = None,
         **sampling: Unpack[UpscaleOptions],
     ) -> Iterator[tuple[int, int, Iterator[np.ndarray]]]:
-        """Upscales several photographs together, without holding a result as a whole.
+        """Upscales several pictures together, without holding a result as a whole.
 
         Args:
-          images: photographs, uint8 or uint16 RGB [h, w, 3].
+          images: pictures, as in `upscale`.
           sizes: the (height, width) of each output.
           samples: the number of plausible answers for each.
           box: (top, left, height, width) of the window of each output to render; by default the whole.
           **sampling: as in `upscale`.
 
         Yields:
-          Triples (number of the photograph, number of the answer, rows): rows yields arrays [n, W, 3] of the
-          photograph's type from the top down.
+          Triples (number of the picture, number of the answer, rows): rows yields arrays [n, W, c] from the top down,
+          uint8 or uint16 as in images.Picture.
 
         Raises:
           UserError: if an image or a size is impossible.
           TypeError: if there is no such option.
         """
         check_names(sampling, UpscaleOptions)
-        images, sizes = [check_image(image) for image in images], [check_size(size) for size in sizes]
-        job = self._job(images, samples, sampling)
-        shared, kinds = job.options.statistics, [image.dtype.name for image in images]
-        views = [View(size, check_box(box, size), kind, shared) for size, kind in zip(sizes, kinds, strict=True)]
+        layers, sizes = [channels.split(to_picture(one).pixels) for one in images], [check_size(one) for one in sizes]
+        job = self._job([one.colours for one in layers], samples, sampling)
+        boxes, kinds = [check_box(box, size) for size in sizes], [one.colours.dtype.name for one in layers]
+        views = [View(*some, job.options.statistics) for some in zip(sizes, boxes, kinds, strict=True)]
         self.engine.need_decoder()
         for found in upscale_together(self.engine, job):
             for i in range(samples):
                 chosen = [views[number] for number, _ in found]
                 for k, bands in render_together(self.engine, [z[i] for _, z in found], chosen):
-                    yield found[k][0], i, (rows for _, rows in bands)
+                    number, rows = found[k][0], (rows for _, rows in bands)
+                    yield number, i, channels.join(layers[number], rows, sizes[number], boxes[number])
 
     def upscale_latent(
         self,
-        image: np.ndarray,
+        image: Any,
         *,
         samples: int = 1,
         **sampling: Unpack[UpscaleOptions],
@@ -106,7 +109,7 @@ class Model(LatentModel):
         """Samples latents of `image` for `render`.
 
         Args:
-          image: uint8 or uint16 RGB [h, w, 3].
+          image: as in `upscale`; its alpha does not count.
           samples: the number of latents.
           **sampling: as in `upscale`; errors are those of `upscale`, too.
 
@@ -114,7 +117,8 @@ class Model(LatentModel):
           The latents, [samples, h', w', c].
         """
         check_names(sampling, UpscaleOptions)
-        [(_, z)] = upscale(self.engine, self._job([check_image(image)], samples, sampling))
+        colours = channels.split(to_picture(image).pixels).colours
+        [(_, z)] = upscale(self.engine, self._job([colours], samples, sampling))
         return jnp.asarray(z)
 
     def _job(self, images, samples, sampling) -> Job:

@@ -1,7 +1,7 @@
 """Describes the tiles in which images are rendered, and how they become pixels."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -26,6 +26,14 @@ def reduce_lines(x, rows: Lines, cols: Lines):
     if cols.weights is not None:
         x = jnp.einsum("jq,bpqc->bpjc", cols.weights, x, precision="highest")
     return x
+
+
+def fill(out: np.ndarray, bands: Iterable[np.ndarray]) -> None:
+    """Copies bands of rows, [n w c] from the top down, into an array [h w c]."""
+    first = 0
+    for rows in bands:
+        out[first : first + len(rows)] = rows
+        first += len(rows)
 
 
 def to_integers(x, dtype: type | np.dtype | str = np.uint8, *, xp=np):
