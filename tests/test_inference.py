@@ -13,7 +13,17 @@ from PIL import Image
 import arbiscale_jax as aj
 from arbiscale_jax import UserError, diffusion, interop, models
 from arbiscale_jax.artifacts.weights import load_weights, save_weights
-from arbiscale_jax.inference import engine, frames, get_networks, memory, rendering, tiles, to_floats, windows
+from arbiscale_jax.inference import (
+    engine,
+    flat_colours,
+    frames,
+    get_networks,
+    memory,
+    rendering,
+    tiles,
+    to_floats,
+    windows,
+)
 from arbiscale_jax.inference import networks as networks_module
 from arbiscale_jax.inference.latents import Job, upscale
 from arbiscale_jax.inference.options import resolve
@@ -110,6 +120,28 @@ def test_upscaling_gives_back_the_kind_that_it_got(model, tmp_path):
     np.testing.assert_array_equal(model.upscale(tmp_path / "a.png", **options), colours)
     np.testing.assert_array_equal(model.upscale(aj.read(tmp_path / "a.png"), **options), colours)
     assert model.upscale_latent(IMAGE[..., 0], steps=1).shape == (1, 12, 18, 3)
+
+
+def test_even_areas_keep_their_colours(model):
+    even = np.full((40, 44, 3), (250, 30, 120), np.uint8)
+    even[:, 22:] = (20, 200, 90)
+    x = to_floats(even)
+    shifted = 0.9 * x + np.float32(0.04)  # up to 18 levels
+    finer = shifted.repeat(flat_colours.FINER, 0).repeat(flat_colours.FINER, 1)
+    found = flat_colours.fit(x, finer, flat_colours.evenness(x))
+    large, view = tiles.to_integers(shifted.repeat(4, 0).repeat(4, 1)), tiles.View((160, 176), (0, 0, 160, 176))
+    [after] = flat_colours.apply(found, iter([large]), view)
+    off = np.abs(after.astype(int) - even.repeat(4, 0).repeat(4, 1))
+    assert np.abs(large.astype(int) - even.repeat(4, 0).repeat(4, 1)).max() > 15 and off.mean() < 1 and off.max() < 6
+    [window] = flat_colours.apply(found, iter([large[50:90, 60:120]]), view._replace(box=(50, 60, 40, 60)))
+    np.testing.assert_array_equal(window, after[50:90, 60:120])
+    assert flat_colours.fit(x, x.repeat(2, 0).repeat(2, 1), flat_colours.evenness(x)) is None
+
+    z = model.upscale_latent(IMAGE, steps=1)  # noise, which is left as it is
+    np.testing.assert_array_equal(model.upscale(IMAGE, 4, steps=1), model.render(z, (24, 36))[0])
+    image = even[:8, 18:28]
+    [(_, _, rows)] = model.upscale_each([image], [(32, 40)], box=(5, 9, 20, 30), steps=1)
+    np.testing.assert_array_equal(np.concatenate(list(rows)), model.upscale(image, 4, steps=1)[5:25, 9:39])
 
 
 def test_colours_under_clear_pixels_do_not_count(model):

@@ -188,8 +188,8 @@ def interruptible(work: Callable[[], Result]) -> Result:
             raised.append(e)
 
     thread = threading.Thread(target=run_it, daemon=True)
-    thread.start()
     try:
+        thread.start()  # here, since Ctrl-C may come while it starts
         while thread.is_alive():
             thread.join(0.1)
     except KeyboardInterrupt:

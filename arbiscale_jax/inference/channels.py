@@ -3,12 +3,17 @@
 The networks see RGB. A grey picture comes back grey, since its colours are averaged, and alpha is interpolated.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from arbiscale_jax.images.alpha import bleed, resize_channel
+
+from . import flat_colours
+from .engine import Engine
+from .rendering import render_together
+from .tiles import View
 
 
 class Layers(NamedTuple):
@@ -33,28 +38,47 @@ def split(pixels: np.ndarray) -> Layers:
     return Layers(colours, alpha, grey, channels)
 
 
-def join(
-    layers: Layers, rows: Iterator[np.ndarray], size: tuple[int, int], box: tuple[int, int, int, int]
-) -> Iterator[np.ndarray]:
+def render(
+    engine: Engine, pictures: Sequence[Layers], latents: Sequence[np.ndarray], views: Sequence[View]
+) -> Iterator[tuple[int, Iterator[np.ndarray]]]:
+    """Renders the results of several pictures.
+
+    Args:
+      engine: networks and weights.
+      pictures: the parts of the pictures.
+      latents: the latents of their results, [h, w, c].
+      views: what is rendered of each.
+
+    Yields:
+      Pairs (number of the picture, rows [n, width, channels] from the top down); the rows are to be used before the
+      next pair is asked for.
+    """
+    shared = views[0].statistics
+    corrections = flat_colours.fit_all(engine, [one.colours for one in pictures], latents, shared)
+    for k, bands in render_together(engine, latents, views):
+        rows = flat_colours.apply(corrections[k], (rows for _, rows in bands), views[k])
+        yield k, join(pictures[k], rows, views[k])
+
+
+def join(layers: Layers, rows: Iterator[np.ndarray], view: View) -> Iterator[np.ndarray]:
     """Makes rows of a result out of those of its colours.
 
     Args:
       layers: the parts of the picture.
-      rows: colours [n, width, 3] from the top of the box down, of the picture's type.
-      size: (height, width) of the whole result.
-      box: (top, left, height, width) of the window of the result that the rows show.
+      rows: colours [n, width, 3] from the top of the view's box down, of the picture's type.
+      view: what the rows show.
 
     Yields:
       Rows [n, width, channels].
     """
-    top, left, _, width = box
+    top, left, _, width = view.box
     for some in rows:
         out = some
         if layers.grey:
             out = ((some.sum(-1, dtype=np.uint32, keepdims=True) + 1) // 3).astype(some.dtype)
             out = out if layers.channels < 3 else np.repeat(out, 3, axis=2)
         if layers.alpha is not None:
-            alpha = resize_channel(layers.alpha, size, (top, left, len(some), width))
+            alpha = resize_channel(layers.alpha, view.size, (top, left, len(some), width))
             out = np.concatenate([out, alpha[..., None]], axis=2)
         top += len(some)
         yield out

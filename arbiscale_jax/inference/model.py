@@ -15,9 +15,8 @@ from .checks import check_box, check_memory, check_size, output_size, whole
 from .latent_model import LatentModel
 from .latents import generate_all, upscale, upscale_together
 from .options import GenerateOptions, UpscaleOptions, check_names, resolve
-from .rendering import View, render_together
 from .sheets import Job
-from .tiles import fill
+from .tiles import View, fill
 
 
 class Model(LatentModel):
@@ -92,12 +91,12 @@ class Model(LatentModel):
         boxes, kinds = [check_box(box, size) for size in sizes], [one.colours.dtype.name for one in layers]
         views = [View(*some, job.options.statistics) for some in zip(sizes, boxes, kinds, strict=True)]
         self.engine.need_decoder()
-        for found in upscale_together(self.engine, job):
+        for found in filter(None, upscale_together(self.engine, job)):
             for i in range(samples):
-                chosen = [views[number] for number, _ in found]
-                for k, bands in render_together(self.engine, [z[i] for _, z in found], chosen):
-                    number, rows = found[k][0], (rows for _, rows in bands)
-                    yield number, i, channels.join(layers[number], rows, sizes[number], boxes[number])
+                numbers, latents = [number for number, _ in found], [z[i] for _, z in found]
+                here = [layers[number] for number in numbers], latents, [views[number] for number in numbers]
+                for k, rows in channels.render(self.engine, *here):
+                    yield numbers[k], i, rows
 
     def upscale_latent(
         self,
