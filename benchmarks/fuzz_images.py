@@ -17,6 +17,7 @@ import os
 import resource
 import struct
 import sys
+import tempfile
 import time
 import traceback
 import warnings
@@ -183,7 +184,8 @@ def work(seed: int, numbers: range, results) -> None:
     """Reads files until one uses too much memory, which a new process then does not inherit."""
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES, ADDRESSES))
     files = corpus()
-    log = os.open(f"/tmp/fuzz_{os.getpid()}.log", os.O_RDWR | os.O_CREAT)
+    kept = tempfile.TemporaryFile()  # what libraries print
+    log = kept.fileno()
     os.dup2(log, 1)
     os.dup2(log, 2)
     for number in numbers:
@@ -197,7 +199,6 @@ def work(seed: int, numbers: range, results) -> None:
         results.send((number, said, time.monotonic() - start, peak()))
         if peak() > BYTES:
             break
-    os.unlink(f"/tmp/fuzz_{os.getpid()}.log")
 
 
 def main() -> None:

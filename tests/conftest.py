@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shutil
 
 import jax
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 from toys import toy_batches, toy_stage
 
 from arbiscale_jax import data, perceptual
+from arbiscale_jax.artifacts.storage import CONFIG, WEIGHTS, bundled_models
+from arbiscale_jax.cli import sample
 from arbiscale_jax.experiments import get_base_config
 from arbiscale_jax.runtime.mesh import make_mesh
 from arbiscale_jax.training import loop, stages
@@ -89,3 +92,22 @@ def toy(monkeypatch):
         return config.lock()
 
     return config
+
+
+@pytest.fixture
+def stand_in(tmp_path, monkeypatch):
+    """Returns a function that lets an object compute for the models `m` and `g`, one of each task.
+
+    The working directory has their folders, with the settings of bundled models and no real weights.
+    """
+    for name, bundled in (("m", "photos"), ("g", "emoji")):
+        (tmp_path / name).mkdir()
+        shutil.copy(bundled_models()[bundled] / CONFIG, tmp_path / name)
+        (tmp_path / name / WEIGHTS).write_bytes(b"weights")
+    monkeypatch.chdir(tmp_path)
+
+    def use(model):
+        monkeypatch.setattr(sample, "_load", lambda opts: model)
+        return model
+
+    return use

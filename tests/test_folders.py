@@ -17,7 +17,7 @@ import pytest
 from image_files import encoded, pixels, write
 from PIL import Image
 
-from arbiscale_jax.artifacts.storage import CONFIG, WEIGHTS, bundled_models
+from arbiscale_jax.artifacts.storage import WEIGHTS
 from arbiscale_jax.cli import inputs, main, program, result_names, sample, sample_flags, sizes, upscaling
 from arbiscale_jax.cli.inputs import Found
 from arbiscale_jax.cli.journal import Entry, Journal
@@ -51,16 +51,8 @@ class Stub:
 
 
 @pytest.fixture
-def stub(tmp_path, monkeypatch):
-    """The working directory with the settings of both tasks' models, for which a stub computes."""
-    for name, bundled in (("m", "photos"), ("g", "emoji")):
-        (tmp_path / name).mkdir()
-        shutil.copy(bundled_models()[bundled] / CONFIG, tmp_path / name)
-        (tmp_path / name / WEIGHTS).write_bytes(b"weights")
-    monkeypatch.chdir(tmp_path)
-    model = Stub()
-    monkeypatch.setattr(sample, "_load", lambda opts: model)
-    return model
+def stub(stand_in):
+    return stand_in(Stub())
 
 
 def upscale(*argv: str) -> int:

@@ -1,6 +1,5 @@
 """What `upscale` takes over from its inputs: channels, depth, frames and metadata; and the formats of its results."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +8,7 @@ from image_files import picture
 from PIL import Image, ImageCms
 
 from arbiscale_jax import images
-from arbiscale_jax.artifacts.storage import CONFIG, WEIGHTS, bundled_models
-from arbiscale_jax.cli import main, picture_files, program, sample
+from arbiscale_jax.cli import main, picture_files, program
 
 
 class Nearest:
@@ -36,15 +34,8 @@ class Nearest:
 
 
 @pytest.fixture
-def nearest(tmp_path, monkeypatch):
-    for name, bundled in (("m", "photos"), ("g", "emoji")):
-        (tmp_path / name).mkdir()
-        shutil.copy(bundled_models()[bundled] / CONFIG, tmp_path / name)
-        (tmp_path / name / WEIGHTS).write_bytes(b"weights")
-    monkeypatch.chdir(tmp_path)
-    model = Nearest()
-    monkeypatch.setattr(sample, "_load", lambda opts: model)
-    return model
+def nearest(stand_in):
+    return stand_in(Nearest())
 
 
 def upscale(*argv: str) -> int:
