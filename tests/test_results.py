@@ -1,5 +1,6 @@
 """What `upscale` takes over from its inputs: channels, depth, frames and metadata; and the formats of its results."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -238,3 +239,23 @@ def test_generated_images_have_formats_too(nearest, capsys):
     assert program.run(main.dispatch, [*argv, "--output=one.jpg"]) == 0
     assert Path("one.jpg").exists()
     assert program.run(main.dispatch, [*argv, "--format=same"]) == 2
+
+
+def test_every_pages_size_is_checked_and_counted(nearest, capsys, monkeypatch):
+    small, large = RNG.integers(0, 256, (4, 5, 3), np.uint8), RNG.integers(0, 256, (40, 50, 3), np.uint8)
+    images.save_frames("a.tif", [small, large])
+    assert "80 x 100 pixels is larger than --max-output-pixels=7999" in error_of(
+        capsys, "--input=a.tif", "--max-output-pixels=7999"
+    )
+    assert "--box=0,0,9,9 is not inside the 8 x 10 pixels of a.tif" in error_of(
+        capsys, "--input=a.tif", "--box=0,0,9,9"
+    )
+    room = 3 * (8 * 10 + 80 * 100)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6, room - 1))
+    assert "free" in error_of(capsys, "--input=a.tif")
+    assert not nearest.calls
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6, room + 100))
+    assert upscale("--input=a.tif") == 0
+    found = [frame.picture.pixels for frame in images.read_frames("out/a_x2.tif")]
+    np.testing.assert_array_equal(found[0], repeated(small))
+    np.testing.assert_array_equal(found[1], repeated(large))

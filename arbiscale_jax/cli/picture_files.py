@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -26,8 +26,7 @@ _BITS_8 = ("JPEG", "WEBP", "AVIF", "GIF")
 class Contents(NamedTuple):
     """Describes what a file holds."""
 
-    shape: tuple[int, int]  # (height, width) of the first frame
-    frames: int  # how many frames or pages are upscaled
+    shapes: list[tuple[int, int]]  # (height, width) of each frame or page that is upscaled
     suffix: str  # what the names of its results end with
     picture: images.Picture  # the first frame
     transparent: bool  # whether its results have alpha
@@ -74,28 +73,27 @@ def examine(path: Path, opts: dict, single: str | None = None) -> Contents:
     Raises:
       UserError: if the file cannot be read as a picture, or the format of the results cannot hold its frames.
     """
-    there, picture = _open(path, opts)
-    number, pages = (1 if there is None else len(there)), there is not None and there.kind == "pages"
-    counted, several = number, number > 1 and not opts["first-frame"]
-    small = picture.pixels.shape[:2]
-    if there is not None and several:
-        shapes = [frame.picture.pixels.shape[:2] for frame in there]  # which reads and so checks all of them
-        small, number = min(shapes, key=min), len(shapes)
-    if min(small) < 2:
-        raise UserError(f"{path} has {small[0]} x {small[1]} pixels; upscaling needs at least 2 x 2 to go by.")
-    number = number if several else 1
-    suffix = Path(single).suffix.lower() if single else _suffix(opts, path, picture, number)
-    _check_holds(suffix, path, number, pages)
+    picture, there = read(path, opts), _frames(path, opts)
+    several = there is not None and len(there) > 1 and not opts["first-frame"]
+    # Reading all frames checks them.
+    pictures = (frame.picture for frame in there) if there is not None and several else (picture,)
+    shapes = [(some.pixels.shape[0], some.pixels.shape[1]) for some in pictures]
+    least = min(shapes, key=min)
+    if min(least) < 2:
+        raise UserError(f"{path} has {least[0]} x {least[1]} pixels; upscaling needs at least 2 x 2 to go by.")
+    suffix = Path(single).suffix.lower() if single else _suffix(opts, path, picture, len(shapes))
+    pages = there is not None and there.kind == "pages"
+    _check_holds(suffix, path, len(shapes), pages)
     said = _losses(picture, suffix)
-    if counted > 1 and not several:
-        said.append(f"it has {counted} {'pages' if pages else 'frames'}, of which the first alone is upscaled")
+    if there is not None and len(there) > len(shapes):
+        said.append(f"it has {len(there)} {'pages' if pages else 'frames'}, of which the first alone is upscaled")
     alpha = picture.has_alpha and FORMATS.get(suffix) != "JPEG"
-    return Contents((picture.pixels.shape[0], picture.pixels.shape[1]), number, suffix, picture, alpha, said)
+    return Contents(shapes, suffix, picture, alpha, said)
 
 
 def read(path: Path, opts: dict) -> images.Picture:
-    """Reads a picture, or the first frame of several, as `examine` does."""
-    return _open(path, opts)[1]
+    """Reads a picture, or the first frame of several; `opts` are the values of all flags."""
+    return images.read(path, opts["max-pixels"])
 
 
 def read_frames(path: Path, opts: dict) -> images.Frames:
@@ -136,7 +134,7 @@ def write(
     images.save(path, np.concatenate(list(rows)), quality=opts["quality"], metadata=kept)
 
 
-def write_frames(path: Path, frames: Iterable[images.Frame], loop: int | None, opts: dict) -> None:
+def write_frames(path: Path, frames: Sequence[images.Frame], loop: int | None, opts: dict) -> None:
     """Writes an animation or pages, complete or not at all; what the file says is what the first frame says.
 
     Args:
@@ -148,20 +146,17 @@ def write_frames(path: Path, frames: Iterable[images.Frame], loop: int | None, o
     Raises:
       UserError: if the file cannot be written.
     """
-    some = list(frames)
-    kept = None if opts.get("no-metadata") else some[0].picture.metadata
-    durations: list[Any] = [one.duration for one in some] if some[0].duration is not None else []
-    pictures = [one.picture for one in some]
-    images.save_frames(path, pictures, durations, loop, quality=opts["quality"], metadata=kept)
+    kept = None if opts.get("no-metadata") else frames[0].picture.metadata
+    durations = [one.duration for one in frames] if frames[0].duration is not None else []
+    images.save_frames(path, [one.picture for one in frames], durations, loop, quality=opts["quality"], metadata=kept)
 
 
-def _open(path: Path, opts: dict) -> tuple[images.Frames | None, images.Picture]:
-    """Returns the frames and the first of them; None if their number cannot be found out, but the first is intact."""
+def _frames(path: Path, opts: dict) -> images.Frames | None:
+    """Returns the frames, or None if their number cannot be found out, though the first may be intact."""
     try:
-        there = read_frames(path, opts)
+        return read_frames(path, opts)
     except UserError:
-        return None, images.read(path, opts["max-pixels"])
-    return there, there[0]
+        return None
 
 
 def _suffix(opts: dict, path: Path, picture: images.Picture, number: int) -> str:

@@ -1,5 +1,6 @@
 """Plans what `upscale` does: it reads and checks all pictures, names all results, and finds which are to be made."""
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -28,6 +29,7 @@ class Input(NamedTuple):
     shape: tuple[int, int]  # (height, width)
     size: tuple[int, int]  # (height, width) of the whole output; of the first frame, if there are several
     frames: int  # how many frames or pages are upscaled
+    pixels: int  # of what is rendered of all frames
     suffix: str  # what the names of its results end with
     picture: images.Picture | None = None  # the decoded picture, unless too many are kept or there are several frames
     transparent: bool = False  # whether its results have alpha
@@ -113,30 +115,32 @@ def _examine(one: Found, opts: dict, known: dict, single: str | None, box: Box |
     who, there = inputs.identity(one.path), None
     if who in known:
         shape, frames, suffix = known[who]
+        shapes = [shape] * frames
     else:
         there = picture_files.examine(one.path, opts, single)
-        shape, frames, suffix = there.shape, there.frames, there.suffix
+        shapes, suffix = there.shapes, there.suffix
         for said in there.notes:
             print(f"note: {printable(one.path)}: {said}", file=sys.stderr)
-    size = sizes.parse_target(opts).of(shape, str(one.path))
-    sizes.check_output(shown(size, box), opts["max-output-pixels"])
-    if box:
-        sizes.check_box(box, size, str(one.path))
-    if frames > 1:
-        _check_memory(frames * (opts["samples"] or 1), shown(size, box), one.path)
-    if there is None:
-        return Input(one, who, shape, size, frames, suffix)
-    return Input(one, who, shape, size, frames, suffix, there.picture, there.transparent)
+    target, pixels = sizes.parse_target(opts), 0
+    for shape in set(shapes):
+        size = target.of(shape, str(one.path))
+        sizes.check_output(shown(size, box), opts["max-output-pixels"])
+        if box:
+            sizes.check_box(box, size, str(one.path))
+        pixels += shapes.count(shape) * math.prod(shown(size, box))
+    if len(shapes) > 1:
+        _check_memory(pixels * (opts["samples"] or 1), one.path)
+    whole = Input(one, who, shapes[0], target.of(shapes[0], str(one.path)), len(shapes), pixels, suffix)
+    return whole._replace(picture=there.picture, transparent=there.transparent) if there else whole
 
 
-def _check_memory(number: int, size: tuple[int, int], path: Path) -> None:
-    """Raises UserError if memory cannot hold all frames of a result, of at most four channels of a byte."""
+def _check_memory(pixels: int, path: Path) -> None:
+    """Raises UserError if memory cannot hold all frames of the results, of at most four channels of a byte."""
     from arbiscale_jax.inference.memory import physical_memory  # here, since it imports JAX
 
-    needed = 4 * number * size[0] * size[1]
-    if needed > physical_memory():
+    if 4 * pixels > physical_memory():
         raise UserError(
-            f"The frames of {path} take {needed / 2**30:.1f} GiB when they are enlarged, more than this machine's "
+            f"The frames of {path} take {4 * pixels / 2**30:.1f} GiB when they are enlarged, more than this machine's "
             "memory; lower the scale, or give --first-frame."
         )
 
@@ -188,9 +192,5 @@ def shown(size: tuple[int, int], box: Box | None) -> tuple[int, int]:
 
 def bytes_to_write(plan: Plan) -> int:
     """Returns about how many bytes the results that are to be made have."""
-    number = [
-        one.frames * sum(action == MAKE for action in actions)
-        for one, actions in zip(plan.inputs, plan.actions, strict=True)
-    ]
-    sides = [shown(one.size, plan.box) for one in plan.inputs]
-    return sum(3 * num * height * width for num, (height, width) in zip(number, sides, strict=True))
+    number = [sum(action == MAKE for action in actions) for actions in plan.actions]
+    return sum(3 * num * one.pixels for num, one in zip(number, plan.inputs, strict=True))

@@ -26,6 +26,10 @@ GROUP_ON_CPU = (250_000, 16)  # a CPU computes sheets one by one, so that little
 DENOISING = 16.0  # the work for a pixel of an input, where that for a pixel of an output is 1; for the bar alone
 
 
+class _Unreadable(UserError):
+    """Says that a file that was read before cannot be read any more."""
+
+
 class Work(NamedTuple):
     """Holds what upscaling a group needs."""
 
@@ -107,41 +111,56 @@ def _upscale_group(work: Work, group: list[int]) -> Iterator[str]:
 
 
 def _upscale_frames(work: Work, group: list[int]) -> Iterator[str]:
-    """Upscales the frames of one file, and yields a sentence if they cannot be read any more.
+    """Upscales the frames of one file, and yields a sentence if they cannot be read any more."""
+    [number] = group
+    one, path = work.plan.inputs[number], work.plan.inputs[number].found.path
+    source = picture_files.read_frames(path, work.opts)
+    try:
+        made = _enlarged(work, number, source)
+    except _Unreadable as e:
+        yield str(e)
+        return
+    for result, action, frames in zip(work.plan.results[number], work.plan.actions[number], made, strict=True):
+        if action != MAKE:
+            continue
+        if len(frames) != one.frames:
+            yield f"{path} was changed while the command ran; upscale it again."
+            return
+        with _recorded(work, result) as where:
+            picture_files.write_frames(where, frames, source.loop, work.opts)
+
+
+def _enlarged(work: Work, number: int, source: images.Frames) -> list[list[images.Frame]]:
+    """Upscales the frames of one file in parts, and returns those of each answer that is to be made.
 
     All parts have the same number of frames, so that a compiled program serves all; the last is filled up.
+
+    Raises:
+      _Unreadable: if a frame cannot be decoded.
     """
-    [number] = group
-    one, actions, wanted = work.plan.inputs[number], work.plan.actions[number], work.plan.results[number]
-    length = max(1, min(work.most[1], work.most[0] // (one.shape[0] * one.shape[1])))
-    length = -(-one.frames // -(-one.frames // length))
-    made: list[list[images.Frame]] = [[] for _ in actions]
-    source = picture_files.read_frames(one.found.path, work.opts)
-    reader, target = iter(source), parse_target(work.opts)
-    while True:
-        try:
-            frames = list(itertools.islice(reader, length))
-        except UserError as e:
-            yield str(e)
-            return
-        if not frames:
-            break
+    one, actions, target = work.plan.inputs[number], work.plan.actions[number], parse_target(work.opts)
+    most = max(1, min(work.most[1], work.most[0] // (one.shape[0] * one.shape[1])))
+    length = -(-one.frames // -(-one.frames // most))
+    made: list[dict[int, images.Frame]] = [{} for _ in actions]
+    for start, frames in zip(itertools.count(step=length), _parts(source, length), strict=False):
         pixels = [frame.picture.pixels for frame in frames] + [frames[-1].picture.pixels] * (length - len(frames))
         sizes = [target.of(some.shape[:2], str(one.found.path)) for some in pixels]
-        found: dict[tuple[int, int], np.ndarray] = {}
         for k, answer, rows in _answers(work, number, pixels, sizes):
             if actions[answer] == MAKE and k < len(frames):
-                found[answer, k] = np.concatenate(list(_counted(rows, work.advance)))
-        for answer, k in sorted(found):
-            enlarged = images.Picture(found[answer, k], frames[k].picture.metadata)
-            made[answer].append(images.Frame(enlarged, frames[k].duration))
-    for answer, some in enumerate(made):
-        if actions[answer] == MAKE:
-            if len(some) != one.frames:
-                yield f"{one.found.path} was changed while the command ran; upscale it again."
-                return
-            with _recorded(work, wanted[answer]) as path:
-                picture_files.write_frames(path, some, source.loop, work.opts)
+                enlarged = np.concatenate(list(_counted(rows, work.advance)))
+                picture = images.Picture(enlarged, frames[k].picture.metadata)
+                made[answer][start + k] = images.Frame(picture, frames[k].duration)
+    return [[some[k] for k in sorted(some)] for some in made]
+
+
+def _parts(source: images.Frames, length: int) -> Iterator[list[images.Frame]]:
+    """Yields up to `length` frames at a time, and raises _Unreadable if one cannot be decoded."""
+    reader = iter(source)
+    try:
+        while frames := list(itertools.islice(reader, length)):
+            yield frames
+    except UserError as e:
+        raise _Unreadable(str(e)) from e
 
 
 def _answers(work: Work, first: int, pixels: list[np.ndarray], sizes: list[tuple[int, int]]):
