@@ -76,6 +76,19 @@ def error_of(capsys, *argv: str) -> str:
 # --- what is found ---
 
 
+def test_results_beside_their_inputs_are_no_inputs_when_a_command_is_given_again(stub, capsys):
+    write(Path("in"), ["p.png", "q.png"])
+    assert upscale("--output=in", *sorted(map(str, Path("in").glob("*.png")))) == 0
+    assert made("in") == ["p.png", "p_x4.png", "q.png", "q_x4.png"]
+    everything = sorted(map(str, Path("in").glob("*.png")))
+    assert upscale("--output=in", "--skip-existing", *everything) == 0
+    assert "0 written, 2 there already" in capsys.readouterr().out
+    assert upscale("--output=in", "--overwrite", *everything) == 0
+    assert made("in") == ["p.png", "p_x4.png", "q.png", "q_x4.png"]
+    assert upscale("--output=in", "in/p_x4.png") == 0  # named by itself, it is an input
+    assert made("in") == ["p.png", "p_x4.png", "p_x4_x4.png", "q.png", "q_x4.png"]
+
+
 def test_a_folders_tree_is_kept_and_hidden_files_are_no_input(stub, capsys):
     write(Path("in"), ["x.png", "a/y.jpg", "a/b/z.png", ".hidden.png", ".git/w.png", "a/notes.txt.png"])
     Path("in/readme.txt").write_text("no picture")

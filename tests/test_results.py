@@ -259,3 +259,12 @@ def test_every_pages_size_is_checked_and_counted(nearest, capsys, monkeypatch):
     found = [frame.picture.pixels for frame in images.read_frames("out/a_x2.tif")]
     np.testing.assert_array_equal(found[0], repeated(small))
     np.testing.assert_array_equal(found[1], repeated(large))
+
+
+def test_the_disk_must_have_room_for_the_channels_and_depth_of_the_results(nearest, capsys, monkeypatch):
+    images.save("a.png", RNG.integers(0, 65536, (4, 5, 4)).astype(np.uint16))
+    room = 8 * 10 * 4 * 2
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6, room - 1))
+    assert "free" in error_of(capsys, "--input=a.png")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6, room))
+    assert upscale("--input=a.png") == 0

@@ -29,7 +29,7 @@ class Input(NamedTuple):
     shape: tuple[int, int]  # (height, width)
     size: tuple[int, int]  # (height, width) of the whole output; of the first frame, if there are several
     frames: int  # how many frames or pages are upscaled
-    pixels: int  # of what is rendered of all frames
+    num_bytes: int  # of what is rendered of all frames, uncompressed
     suffix: str  # what the names of its results end with
     picture: images.Picture | None = None  # the decoded picture, unless too many are kept or there are several frames
     transparent: bool = False  # whether its results have alpha
@@ -58,7 +58,7 @@ def make_plan(opts: dict, found: inputs.Finding, where: Destination, journal: Jo
 
     Args:
       opts: the values of all flags.
-      found: the files; results of earlier commands among those in folders are no inputs.
+      found: the files; results of earlier commands are no inputs, unless they are named without their own inputs.
       where: where results go.
       journal: what is finished.
       box: (top, left, height, width) of the window of each output that is rendered, or None.
@@ -76,8 +76,7 @@ def make_plan(opts: dict, found: inputs.Finding, where: Destination, journal: Jo
         names = ", ".join(printable(path.name) for path in found.passed_over[:NAMED])
         more = f" and {len(found.passed_over) - NAMED} more" if len(found.passed_over) > NAMED else ""
         print(f"note: passed over, since their formats are not read: {names}{more}", file=sys.stderr)
-    made = {os.path.abspath(where.folder / name) for name in journal.entries}
-    pictures = [one for one in found.pictures if one.named or os.path.abspath(one.path) not in made]
+    pictures = _without_results(found.pictures, where, journal)
     if not pictures:
         raise UserError(f"All pictures are results that {journal.path} lists; name files, or give another --output.")
     stems = dict(zip((one.path for one in pictures), result_names.unique_stems(pictures), strict=True))
@@ -110,6 +109,22 @@ def make_plan(opts: dict, found: inputs.Finding, where: Destination, journal: Jo
     return Plan(where, box, usable, results, [[next(actions) for _ in some] for some in results], left_out)
 
 
+def _without_results(pictures: list[Found], where: Destination, journal: Journal) -> list[Found]:
+    """Returns the files that are no results: those that lie in folders, or are named together with their own inputs.
+
+    The pattern FOLDER/*.png names results too when a command that writes to FOLDER is given again.
+    """
+    made = {os.path.abspath(where.folder / name): entry.source for name, entry in journal.entries.items()}
+    given = {os.path.abspath(one.path) for one in pictures}
+
+    def is_result(one: Found) -> bool:
+        path = os.path.abspath(one.path)
+        source = made.get(path)
+        return path in made and (not one.named or (source is not None and source[0] in given))
+
+    return [one for one in pictures if not is_result(one)]
+
+
 def _examine(one: Found, opts: dict, known: dict, single: str | None, box: Box | None) -> Input:
     """Reads a picture, unless what it holds is known, and raises UserError if it cannot be upscaled."""
     who, there = inputs.identity(one.path), None
@@ -130,7 +145,9 @@ def _examine(one: Found, opts: dict, known: dict, single: str | None, box: Box |
         pixels += shapes.count(shape) * math.prod(shown(size, box))
     if len(shapes) > 1:
         _check_memory(pixels * (opts["samples"] or 1), one.path)
-    whole = Input(one, who, shapes[0], target.of(shapes[0], str(one.path)), len(shapes), pixels, suffix)
+    of_a_pixel = there.picture.pixels[0, 0].nbytes if there else 3
+    size = target.of(shapes[0], str(one.path))
+    whole = Input(one, who, shapes[0], size, len(shapes), of_a_pixel * pixels, suffix)
     return whole._replace(picture=there.picture, transparent=there.transparent) if there else whole
 
 
@@ -193,4 +210,4 @@ def shown(size: tuple[int, int], box: Box | None) -> tuple[int, int]:
 def bytes_to_write(plan: Plan) -> int:
     """Returns about how many bytes the results that are to be made have."""
     number = [sum(action == MAKE for action in actions) for actions in plan.actions]
-    return sum(3 * num * one.pixels for num, one in zip(number, plan.inputs, strict=True))
+    return sum(num * one.num_bytes for num, one in zip(number, plan.inputs, strict=True))
