@@ -1002,3 +1002,25 @@ def test_pil_images_are_turned_and_converted(tmp_path):
 def test_what_is_no_picture(given, message):
     with pytest.raises(UserError, match=message):
         kinds.to_picture(given)
+
+
+@pytest.mark.parametrize("kind", ["webp", "zstd", "lerc", "jpegxl", "jpeg2000"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_rare_ways_of_tiff_compression_are_read_with_the_extra_tiff(kind, dtype):
+    pytest.importorskip("imagecodecs")
+    if (kind, dtype) == ("webp", np.uint16):
+        return  # which WebP cannot hold
+    values = COLOURS.astype(dtype) * (257 if dtype == np.uint16 else 1)
+    equal(by_tifffile(values, compression=kind, photometric="rgb"), values)
+
+
+def test_a_rare_way_of_tiff_compression_names_the_package_that_reads_it(monkeypatch):
+    def without_codecs(page, **options):
+        raise ValueError(f"{page.compression!r} requires the 'imagecodecs' package")
+
+    content = by_tifffile(COLOURS, photometric="rgb")
+    start = content.index(struct.pack("<HHI", 259, 3, 1)) + 8
+    content = content[:start] + struct.pack("<H", 50001) + content[start + 2 :]
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", without_codecs)
+    with pytest.raises(UserError, match="is compressed by WEBP; install the package imagecodecs to read it"):
+        aj.read(content)

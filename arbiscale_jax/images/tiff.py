@@ -19,6 +19,7 @@ MOST_SAMPLES = 8  # per pixel of the largest picture that is accepted
 TEXT_TAGS = {"Title": 269, "Description": 270, "Software": 305, "Author": 315, "Copyright": 33432}
 _EXIF_TAGS = (271, 272, 305, 306, 315, 33432)  # what cameras write besides the EXIF and GPS directories
 _EXIF, _GPS = 34665, 34853
+_WEBP = 50001  # a way of compression
 _WHITE_IS_0, _GREY, _RGB, _PALETTE, _CMYK, _CIELAB, _ICCLAB = 0, 1, 2, 3, 5, 8, 9
 _COLOURS = {_WHITE_IS_0: 1, _GREY: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4, _CIELAB: 3, _ICCLAB: 3}
 _MACHINE_MADE = re.compile(r'^\s*(\{"shape"|ImageJ=|<\?xml.*<OME|<OME)', re.DOTALL)
@@ -86,6 +87,8 @@ def _shallow(page: tifffile.TiffPage, file: BinaryIO, index: int, name: str, max
     """Decodes a page of at most 8 bits per sample by Pillow; returns None if Pillow does not take it."""
     bits = np.max(page.bitspersample)
     if bits > 8 or np.any(np.asarray(page.sampleformat) != 1) or int(page.photometric) == _ICCLAB:
+        return None
+    if page.compression == _WEBP:  # which Pillow's own libtiff does not know
         return None
     file.seek(0)
     try:
