@@ -74,19 +74,18 @@ def examine(path: Path, opts: dict, single: str | None = None) -> Contents:
       UserError: if the file cannot be read as a picture, or the format of the results cannot hold its frames.
     """
     picture, there = read(path, opts), _frames(path, opts)
-    several = there is not None and len(there) > 1 and not opts["first-frame"]
-    # Reading all frames checks them.
-    pictures = (frame.picture for frame in there) if there is not None and several else (picture,)
+    number, pages = (len(there), there.kind == "pages") if there else (1, False)
+    several = there if there and number > 1 and not opts["first-frame"] else ()
+    pictures = (frame.picture for frame in several) if several else (picture,)  # reading all frames checks them
     shapes = [(some.pixels.shape[0], some.pixels.shape[1]) for some in pictures]
     least = min(shapes, key=min)
     if min(least) < 2:
         raise UserError(f"{path} has {least[0]} x {least[1]} pixels; upscaling needs at least 2 x 2 to go by.")
     suffix = Path(single).suffix.lower() if single else _suffix(opts, path, picture, len(shapes))
-    pages = there is not None and there.kind == "pages"
     _check_holds(suffix, path, len(shapes), pages)
     said = _losses(picture, suffix)
-    if there is not None and len(there) > len(shapes):
-        said.append(f"it has {len(there)} {'pages' if pages else 'frames'}, of which the first alone is upscaled")
+    if number > len(shapes):
+        said.append(f"it has {number} {'pages' if pages else 'frames'}, of which the first alone is upscaled")
     alpha = picture.has_alpha and FORMATS.get(suffix) != "JPEG"
     return Contents(shapes, suffix, picture, alpha, said)
 

@@ -110,7 +110,7 @@ def make_plan(opts: dict, found: inputs.Finding, where: Destination, journal: Jo
 
 
 def _without_results(pictures: list[Found], where: Destination, journal: Journal) -> list[Found]:
-    """Returns the files that are no results: those that lie in folders, or are named together with their own inputs.
+    """Returns the files without earlier results that lie in folders or are named together with their own inputs.
 
     The pattern FOLDER/*.png names results too when a command that writes to FOLDER is given again.
     """
@@ -136,18 +136,17 @@ def _examine(one: Found, opts: dict, known: dict, single: str | None, box: Box |
         shapes, suffix = there.shapes, there.suffix
         for said in there.notes:
             print(f"note: {printable(one.path)}: {said}", file=sys.stderr)
-    target, pixels = sizes.parse_target(opts), 0
-    for shape in set(shapes):
-        size = target.of(shape, str(one.path))
+    target = sizes.parse_target(opts)
+    targets = [target.of(shape, str(one.path)) for shape in shapes]
+    for size in dict.fromkeys(targets):
         sizes.check_output(shown(size, box), opts["max-output-pixels"])
         if box:
             sizes.check_box(box, size, str(one.path))
-        pixels += shapes.count(shape) * math.prod(shown(size, box))
+    pixels = sum(math.prod(shown(size, box)) for size in targets)
     if len(shapes) > 1:
         _check_memory(pixels * (opts["samples"] or 1), one.path)
     of_a_pixel = there.picture.pixels[0, 0].nbytes if there else 3
-    size = target.of(shapes[0], str(one.path))
-    whole = Input(one, who, shapes[0], size, len(shapes), of_a_pixel * pixels, suffix)
+    whole = Input(one, who, shapes[0], targets[0], len(shapes), of_a_pixel * pixels, suffix)
     return whole._replace(picture=there.picture, transparent=there.transparent) if there else whole
 
 

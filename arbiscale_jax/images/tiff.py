@@ -88,7 +88,7 @@ def _shallow(page: tifffile.TiffPage, file: BinaryIO, index: int, name: str, max
     bits = np.max(page.bitspersample)
     if bits > 8 or np.any(np.asarray(page.sampleformat) != 1) or int(page.photometric) == _ICCLAB:
         return None
-    if page.compression == _WEBP:  # which Pillow's own libtiff does not know
+    if page.compression == _WEBP:  # which the libtiff in Pillow's wheels does not decode
         return None
     file.seek(0)
     try:
