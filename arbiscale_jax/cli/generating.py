@@ -1,11 +1,15 @@
 """Generates images: it samples one latent per image and renders it at every size."""
 
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from arbiscale_jax.cli import destination, files, picture_files, result_names, sampling, sizes, upscaling
 from arbiscale_jax.cli.destination import MAKE, Destination, Result
 from arbiscale_jax.cli.journal import Entry, Journal
+from arbiscale_jax.cli.overlap import writing
 from arbiscale_jax.runtime.progress import counted_progress
 
 PATTERN = "{stem}_{index:03d}_{size}"  # the default of --name
@@ -59,15 +63,19 @@ def run(model, opts: dict, where: Destination, todo: list[list[Result]], journal
       journal: where finished results are recorded.
     """
     journal.start()
-    with counted_progress(opts["num"] + sum(map(len, todo))) as advance:
+    with counted_progress(opts["num"] + sum(map(len, todo))) as advance, writing() as write:
         advance(0, "denoising")
         done = partial(upscaling.advance_by, advance, opts["num"])
         z = model.generate_latent(opts["num"], seed=opts["seed"], progress=done, **sampling.given(opts))  # n h w c
         for i, results in enumerate(todo):
             for one in results:
-                size, path = one.entry.size, where.folder / one.name
+                size = one.entry.size
                 advance(0, f"image {i}: rendering {size[0]} x {size[1]}")
-                journal.begin(one.name, one.entry)
-                picture_files.write(path, size, model.render_rows(z[i], size), opts)
-                journal.done(one.name, one.entry._replace(written=path.stat().st_size))
+                write(model.render_rows(z[i], size), partial(_write, opts, where.folder / one.name, one, journal))
                 advance(1)
+
+
+def _write(opts: dict, path: Path, result: Result, journal: Journal, rows: Iterator[np.ndarray]) -> None:
+    """Writes a result, and records it."""
+    with journal.recorded(path, result.name, result.entry):
+        picture_files.write(path, result.entry.size, rows, opts)

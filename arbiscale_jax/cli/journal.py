@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,6 +67,13 @@ class Journal:
         self.entries[name] = entry
         self.fresh.add(name)
         self._append({"done": name, **_described(entry), "bytes": entry.written})
+
+    @contextmanager
+    def recorded(self, path: Path, name: str, entry: Entry) -> Iterator[None]:
+        """Records before and after the block that it writes the result `name`, whose file is `path`."""
+        self.begin(name, entry)
+        yield
+        self.done(name, entry._replace(written=path.stat().st_size))
 
     def end(self) -> None:
         """Records that the command has finished all its work."""

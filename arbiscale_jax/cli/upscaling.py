@@ -1,13 +1,12 @@
 """Upscales files: it computes pictures in groups, and writes each result as soon as it is there.
 
-The frames of one file form a group of their own, and are computed in parts of it.
+The next group is read, and results are encoded, while the model computes. The frames of one file form a group of their
+own, and are computed in parts of it.
 """
 
 import itertools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +15,7 @@ from arbiscale_jax import images
 from arbiscale_jax.cli import picture_files, program, sampling
 from arbiscale_jax.cli.destination import AGAIN, MAKE, Result
 from arbiscale_jax.cli.journal import Journal
+from arbiscale_jax.cli.overlap import Write, read_ahead, writing
 from arbiscale_jax.cli.planning import Input, Plan, shown
 from arbiscale_jax.cli.sizes import parse_target
 from arbiscale_jax.errors import UserError
@@ -39,6 +39,7 @@ class Work(NamedTuple):
     journal: Journal
     most: tuple[int, int]  # pixels and pictures that are computed together
     advance: Callable[..., None]  # moves the bar
+    write: Write  # writes a result in a thread
 
 
 def groups(plan: Plan, most: tuple[int, int]) -> Iterator[list[int]]:
@@ -79,35 +80,46 @@ def run(model, opts: dict, plan: Plan, journal: Journal) -> list[str]:
     todo = [group for group in groups(plan, most) if any(MAKE in plan.actions[number] for number in group)]
     lost: list[str] = []
     journal.start()
-    with counted_progress(sum(_work(plan, number) for group in todo for number in group)) as advance:
-        work = Work(model, opts, plan, journal, most, advance)
-        for group in todo:
+    total = sum(_work(plan, number) for group in todo for number in group)
+    with counted_progress(total) as advance, writing() as write:
+        work = Work(model, opts, plan, journal, most, advance, write)
+        for group, pictures in read_ahead(todo, partial(_read_group, plan, opts)):
             first = plan.inputs[group[0]]
             others = f" and {len(group) - 1} more" if len(group) > 1 else ""
             advance(0, f"{first.found.path.name}{others}: to {first.size[0]} x {first.size[1]}")
-            upscale_some = _upscale_group if first.frames == 1 else _upscale_frames
-            for said in upscale_some(work, group):
+            some = _upscale_group(work, group, pictures) if first.frames == 1 else _upscale_frames(work, group)
+            for said in some:
                 lost.append(said)
                 program.say_left_out(said)
     return lost
 
 
-def _upscale_group(work: Work, group: list[int]) -> Iterator[str]:
+def _read_group(plan: Plan, opts: dict, group: list[int]) -> list[images.Picture | UserError]:
+    """Returns the pictures of a group, or why one cannot be read; of a file with frames nothing."""
+    return [_read(plan.inputs[number], opts) for number in group if plan.inputs[number].frames == 1]
+
+
+def _upscale_group(work: Work, group: list[int], found: Sequence[images.Picture | UserError]) -> Iterator[str]:
     """Upscales pictures together, and yields sentences about those that could not be read any more."""
-    pictures, read, plan = [], [], work.plan
-    for number in group:
-        try:
-            pictures.append(_read(plan.inputs[number], work.opts))
-            read.append(number)
-        except UserError as e:
-            yield str(e)
-    pixels = [one.pixels for one in pictures]
+    yield from (str(one) for one in found if isinstance(one, UserError))
+    there = [(number, one) for number, one in zip(group, found, strict=True) if not isinstance(one, UserError)]
+    if not there:
+        return
+    plan, read, pictures = work.plan, *zip(*there, strict=True)
     sizes = [plan.inputs[number].size for number in read]
-    for k, answer, rows in _answers(work, group[0], pixels, sizes) if pixels else ():
-        result, size = plan.results[read[k]][answer], shown(sizes[k], plan.box)
+    for k, answer, rows in _answers(work, group[0], [one.pixels for one in pictures], sizes):
         if plan.actions[read[k]][answer] == MAKE:
-            with _recorded(work, result) as path:
-                picture_files.write(path, size, _counted(rows, work.advance), work.opts, pictures[k].metadata)
+            take = partial(_write, work, plan.results[read[k]][answer], sizes[k], pictures[k].metadata)
+            work.write(_counted(rows, work.advance), take)
+
+
+def _write(
+    work: Work, result: Result, size: tuple[int, int], metadata: images.Metadata, rows: Iterator[np.ndarray]
+) -> None:
+    """Writes a result, and records it."""
+    path = work.plan.where.folder / result.name
+    with work.journal.recorded(path, result.name, result.entry):
+        picture_files.write(path, shown(size, work.plan.box), rows, work.opts, metadata)
 
 
 def _upscale_frames(work: Work, group: list[int]) -> Iterator[str]:
@@ -126,7 +138,8 @@ def _upscale_frames(work: Work, group: list[int]) -> Iterator[str]:
         if len(frames) != one.frames:
             yield f"{path} was changed while the command ran; upscale it again."
             return
-        with _recorded(work, result) as where:
+        where = work.plan.where.folder / result.name
+        with work.journal.recorded(where, result.name, result.entry):
             picture_files.write_frames(where, frames, source.loop, work.opts)
 
 
@@ -178,23 +191,17 @@ def _answers(work: Work, first: int, pixels: list[np.ndarray], sizes: list[tuple
     )
 
 
-def _read(one: Input, opts: dict) -> images.Picture:
-    """Returns the picture, and raises UserError if it cannot be read or is another one than when the plan was made."""
+def _read(one: Input, opts: dict) -> images.Picture | UserError:
+    """Returns the picture, or why it cannot be read any more or is another one than when the plan was made."""
     if one.picture is not None:
         return one.picture
-    picture = picture_files.read(one.found.path, opts)
+    try:
+        picture = picture_files.read(one.found.path, opts)
+    except UserError as e:
+        return e
     if picture.pixels.shape[:2] != one.shape:
-        raise UserError(f"{one.found.path} was changed while the command ran; upscale it again.")
+        return UserError(f"{one.found.path} was changed while the command ran; upscale it again.")
     return picture
-
-
-@contextmanager
-def _recorded(work: Work, result: Result) -> Iterator[Path]:
-    """Yields the path under which a result is to be written, and records that in the journal before and after."""
-    path = work.plan.where.folder / result.name
-    work.journal.begin(result.name, result.entry)
-    yield path
-    work.journal.done(result.name, result.entry._replace(written=path.stat().st_size))
 
 
 def _work(plan: Plan, number: int) -> float:
