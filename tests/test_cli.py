@@ -76,14 +76,13 @@ class FakeModel:
     def upscale_each(self, images, sizes, samples, *, seed, progress, box, **sampling):
         for number, (image, size) in reversed(list(enumerate(zip(images, sizes, strict=True)))):
             assert image.dtype == np.uint8 and image.ndim == 3
-            z = self.generate_latent(samples, seed=seed, progress=progress, **sampling)
-            for i in range(samples):
-                yield number, i, self.render_rows(z[i], box[2:] if box else size)
+            for [i], [z] in self.generate_each(samples, range(samples), seed=seed, progress=progress, **sampling):
+                yield number, i, self.render_rows(z, box[2:] if box else size)
 
-    def generate_latent(self, num, *, seed, progress, **sampling):
-        for i in range(num):
+    def generate_each(self, num, wanted, *, seed, progress, **sampling):
+        for i in wanted:
             progress(i + 1, num)
-        return np.full((num, 2, 2, 3), seed) + np.arange(num)[:, None, None, None]
+            yield [i], np.full((1, 2, 2, 3), seed + i)
 
     def render_rows(self, z, size):
         yield np.full((1, size[1], 3), z[0, 0, 0], np.uint8)

@@ -42,10 +42,10 @@ class Stub:
             for i in range(samples):
                 yield number, i, iter([np.full((*(box[2:] if box else size), 3), seed + 10 * i, np.uint8)])
 
-    def generate_latent(self, num, *, seed, progress, **sampling):
-        self.groups.append(num)
+    def generate_each(self, num, wanted, *, seed, progress, **sampling):
+        self.groups.append(sorted(wanted))
         progress(1, 1)
-        return np.arange(num) + seed
+        yield sorted(wanted), np.array(sorted(wanted)) + seed
 
     def render_rows(self, z, size):
         yield np.full((*size, 3), z, np.uint8)
@@ -499,8 +499,8 @@ def test_generating_names_and_keeps_results_too(stub, capsys):
     assert generate("--num=2", "--sizes=8,8x12") == 0
     assert made() == [f"sample_00{i}_{size}.png" for i in (0, 1) for size in ("8x12", "8x8")]
     assert generate("--num=3", "--sizes=8") == 0
-    assert "1 written, 2 there already" in capsys.readouterr().out and stub.groups == [2, 3]
-    assert generate("--num=3", "--sizes=8") == 0 and stub.groups == [2, 3]
+    assert "1 written, 2 there already" in capsys.readouterr().out and stub.groups == [[0, 1], [2]]
+    assert generate("--num=3", "--sizes=8") == 0 and stub.groups == [[0, 1], [2]]
     assert generate("--num=1", "--sizes=8", "--seed=1") == 2
     assert "sample_000_8x8.png was made with other options (--seed was 0 and is 1)" in capsys.readouterr().err
     assert generate("--num=1", "--sizes=8", "--seed=1", "--name=s{seed}_{index}_{width}") == 0

@@ -405,6 +405,10 @@ def test_generation_without_a_condition(model):
     assert images.shape == (3, 10, 12, 3) and images.dtype == np.uint8
     np.testing.assert_array_equal(images[:2], free.generate(num=2, size=(10, 12), seed=1))
     assert free.generate(num=1).shape == (1, 8, 8, 3)
+    z, done = free.generate_latent(3, seed=1), []
+    [(numbers, latents)] = free.generate_each(3, {2}, seed=1, progress=lambda *at: done.append(at))
+    assert numbers == [2] and done == [(1, 3), (2, 3), (3, 3)]
+    np.testing.assert_array_equal(latents, z[2:])
     with pytest.raises(UserError, match="takes no condition"):
         free.upscale(IMAGE, scale=2)
 

@@ -41,7 +41,7 @@ def test_public_functions_are_annotated_and_documented(function):
         lambda: next(aj.Model.upscale_each(None, IMAGE, (9, 9), stepz=3)),
         lambda: aj.Model.upscale_latent(None, IMAGE, stepz=3),
         lambda: aj.Model.generate(None, 2, stepz=3),
-        lambda: aj.Model.generate_latent(None, 2, stepz=3),
+        lambda: list(aj.Model.generate_each(None, 2, stepz=3)),
     ],
 )
 def test_a_misspelt_option_is_named(call):

@@ -1,4 +1,4 @@
-"""Generates images: it samples one latent per image and renders it at every size."""
+"""Generates images: it samples one latent per image, in batches, and renders it at every size."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -66,13 +66,16 @@ def run(model, opts: dict, where: Destination, todo: list[list[Result]], journal
     with counted_progress(opts["num"] + sum(map(len, todo))) as advance, writing() as write:
         advance(0, "denoising")
         done = partial(upscaling.advance_by, advance, opts["num"])
-        z = model.generate_latent(opts["num"], seed=opts["seed"], progress=done, **sampling.given(opts))  # n h w c
-        for i, results in enumerate(todo):
-            for one in results:
-                size = one.entry.size
-                advance(0, f"image {i}: rendering {size[0]} x {size[1]}")
-                write(model.render_rows(z[i], size), partial(_write, opts, where.folder / one.name, one, journal))
-                advance(1)
+        wanted = {i for i, results in enumerate(todo) if results}
+        given = dict(seed=opts["seed"], progress=done, **sampling.given(opts))
+        for numbers, latents in model.generate_each(opts["num"], wanted, **given):
+            for i, z in zip(numbers, latents, strict=True):
+                for one in todo[i]:
+                    size = one.entry.size
+                    advance(0, f"image {i}: rendering {size[0]} x {size[1]}")
+                    write(model.render_rows(z, size), partial(_write, opts, where.folder / one.name, one, journal))
+                    advance(1)
+            advance(0, "denoising")
 
 
 def _write(opts: dict, path: Path, result: Result, journal: Journal, rows: Iterator[np.ndarray]) -> None:

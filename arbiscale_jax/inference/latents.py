@@ -3,10 +3,9 @@
 import math
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from arbiscale_jax.runtime.random import seed_key
@@ -164,13 +163,31 @@ def generate(engine: Engine, numbers: Sequence[int] | np.ndarray, options: Sampl
     return engine.networks.run_answer(params, given, options=options.compiled._replace(start=0.0))
 
 
-def generate_all(engine: Engine, num: int, options: Sampling, seed: int, progress: Progress | None) -> jax.Array:
-    """Samples the latents 0 .. num - 1 in batches of a fixed size; see `generate`."""
+def generate_each(
+    engine: Engine, num: int, options: Sampling, seed: int, progress: Progress | None, wanted: Container[int]
+) -> Iterator[tuple[list[int], np.ndarray]]:
+    """Samples the latents 0 .. num - 1 in batches of a fixed size, of which those without a wanted number are left out.
+
+    A latent lies in the same batch whatever is wanted.
+
+    Args:
+      engine: as in `generate`.
+      num: the number of latents; it decides the size of a batch.
+      options: as in `generate`.
+      seed: likewise.
+      progress: a function that is called with (done, num) after each batch, or None.
+      wanted: numbers of latents.
+
+    Yields:
+      Pairs (the wanted numbers of a batch, their latents [n h w c] on the host).
+    """
     h, w, _ = engine.generated_shape()
-    size, found = at_once(h * w, num), []
+    size = at_once(h * w, num)
     for first in range(0, num, size):
         some = np.arange(first, first + size) % num  # the last batch is filled up
-        found.append(np.asarray(generate(engine, some, options, seed)))
+        there = [i for i in range(first, min(first + size, num)) if i in wanted]
+        found = np.asarray(generate(engine, some, options, seed)) if there else None
         if progress:
             progress(min(first + size, num), num)
-    return jnp.asarray(np.concatenate(found)[:num])
+        if found is not None:
+            yield there, found[[i - first for i in there]]

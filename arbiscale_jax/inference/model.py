@@ -1,6 +1,6 @@
 """Defines the Model, one object that upscales, generates and renders (paper Fig. 3)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import Any, Unpack
 
 import jax
@@ -13,7 +13,7 @@ from arbiscale_jax.runtime.random import whole_seed
 from . import channels
 from .checks import check_box, check_memory, check_size, output_size, whole
 from .latent_model import LatentModel
-from .latents import generate_all, upscale, upscale_together
+from .latents import generate_each, upscale, upscale_together
 from .options import GenerateOptions, UpscaleOptions, check_names, resolve
 from .sheets import Job
 from .tiles import View, fill
@@ -150,6 +150,22 @@ class Model(LatentModel):
 
     def generate_latent(self, num: int = 1, **sampling: Unpack[GenerateOptions]) -> jax.Array:
         """Samples latents [num, h, w, c] from noise at the training size; arguments and errors as in `generate`."""
+        return jnp.asarray(np.concatenate([z for _, z in self.generate_each(num, **sampling)]))
+
+    def generate_each(
+        self, num: int, wanted: Container[int] | None = None, **sampling: Unpack[GenerateOptions]
+    ) -> Iterator[tuple[list[int], np.ndarray]]:
+        """Samples the latents of `generate_latent` without holding all of them.
+
+        Args:
+          num: the number of latents.
+          wanted: numbers from 0 to num - 1; batches without one are left out. None means all.
+          **sampling: as in `generate`; errors are those of `generate`, too.
+
+        Yields:
+          Pairs (numbers, their latents [n h w c]) for each batch that the device computes.
+        """
         check_names(sampling, GenerateOptions)
         options, seed = resolve(self.config, {**sampling, "start": 0.0}), whole_seed(sampling.get("seed", 0))
-        return generate_all(self.engine, whole(num, "num", 1), options, seed, sampling.get("progress"))
+        num, progress = whole(num, "num", 1), sampling.get("progress")
+        yield from generate_each(self.engine, num, options, seed, progress, range(num) if wanted is None else wanted)
