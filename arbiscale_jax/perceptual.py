@@ -8,8 +8,9 @@ variable ARBISCALE_LPIPS. Axis letters: b batch, h w space, c channels.
 import io
 import os
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import util
+from itertools import islice
 from pathlib import Path
 
 import jax
@@ -112,24 +113,50 @@ def features(weights: Lpips, x, dtype=jnp.float32) -> Sequence[jax.Array]:
     Raises:
       UserError: if the images are too small for the network.
     """
+    taps = _TAPS[weights.net]
+    return [jax.nn.relu(y) for i, y in enumerate(_convolutions(weights, x, dtype)) if i in taps]
+
+
+def before_activation(weights: Lpips, x, layer: int, dtype=jnp.float32) -> jax.Array:
+    """Computes the output of one convolution before its ReLU.
+
+    Args:
+      weights: the network.
+      x: images [b h w 3] in [-1, 1].
+      layer: the number of the convolution, from 0; 12 is conv5_3 of VGG-16, its last one.
+      dtype: the type in which the convolutions compute.
+
+    Returns:
+      An array [b h' w' c] of type `dtype`.
+
+    Raises:
+      UserError: if the images are too small for the network.
+      ValueError: if the network has no such layer.
+    """
+    if not 0 <= layer < len(weights.convs):
+        raise ValueError(f"The layer of {weights.net} is from 0 to {len(weights.convs) - 1}, got {layer}.")
+    return next(islice(_convolutions(weights, x, dtype), layer, None))  # later layers are not computed
+
+
+def _convolutions(weights: Lpips, x, dtype) -> Iterator[jax.Array]:
+    """Yields the output of each convolution before its ReLU, as `features` takes its arguments."""
     least = MIN_SIDE[weights.net]
     if min(x.shape[1:3]) < least:
         raise UserError(
             f"LPIPS on {weights.net} needs images of at least {least} pixels per side, got {x.shape[1]} x {x.shape[2]}."
         )
     shift, scale = (jnp.array(values).reshape(1, 1, 1, 3) for values in (SHIFT, SCALE))
-    maps, x = [], ((x - shift) / scale).astype(dtype)
+    x = ((x - shift) / scale).astype(dtype)
     layers = zip(weights.convs, _LAYERS[weights.net], strict=True)
-    for i, ((kernel, bias), (stride, padding, pool)) in enumerate(layers):
+    for (kernel, bias), (stride, padding, pool) in layers:
         if pool:
             side, step = ((1, n, n, 1) for n in pool)
             x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, side, step, "VALID")
         kernel, padding = jnp.asarray(kernel, dtype), ((padding,) * 2,) * 2
         x = jax.lax.conv_general_dilated(x, kernel, (stride,) * 2, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
-        x = jax.nn.relu(x + jnp.asarray(bias, dtype).reshape(1, 1, 1, -1))
-        if i in _TAPS[weights.net]:
-            maps.append(x)
-    return maps
+        x = x + jnp.asarray(bias, dtype).reshape(1, 1, 1, -1)
+        yield x
+        x = jax.nn.relu(x)
 
 
 def lpips(weights: Lpips, x, y, dtype=jnp.float32):

@@ -10,6 +10,7 @@ LAYERS = (  # a part may import from those before it, and from its own line no o
     ("runtime",),
     ("experiments",),  # configurations import nothing; artifacts check a model's against the base one's fields
     ("models", "diffusion"),
+    ("baselines",),
     ("artifacts",),
     ("images", "perceptual"),
     ("data",),

@@ -84,6 +84,17 @@ def test_vgg_features_are_the_five_blocks(weights):
     assert [m.shape[1:] for m in maps] == [(48, 32, 64), (24, 16, 128), (12, 8, 256), (6, 4, 512), (3, 2, 512)]
 
 
+def test_the_output_before_the_activation_gives_the_features(weights):
+    x, _ = pictures(33, 40)
+    for net, layers in (("alex", (0, 1, 2, 3, 4)), ("vgg", (1, 3, 6, 9, 12))):
+        for layer, wanted in zip(layers[-2:], jax.jit(perceptual.features)(weights[net], x)[-2:], strict=True):
+            found = jax.jit(perceptual.before_activation, static_argnums=2)(weights[net], x, layer)
+            assert np.min(found) < 0
+            np.testing.assert_allclose(jax.nn.relu(found), wanted, rtol=1e-4, atol=1e-5)
+        with pytest.raises(ValueError, match=f"{net} is from 0 to {layers[-1]}, got {layers[-1] + 1}"):
+            perceptual.before_activation(weights[net], x, layers[-1] + 1)
+
+
 @pytest.mark.parametrize("net, least", [("alex", 31), ("vgg", 16)])
 def test_an_image_too_small_for_the_network_is_refused(weights, net, least):
     jax.eval_shape(lambda x: perceptual.features(weights[net], x), jnp.zeros((1, least, least, 3)))

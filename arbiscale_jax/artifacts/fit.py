@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.errors import FlaxError
 
-from arbiscale_jax import models
+from arbiscale_jax import baselines, models
 from arbiscale_jax.errors import UserError
 
 from .storage import flatten
@@ -27,7 +27,7 @@ def network_shapes(model: Mapping, tree: str) -> dict:
 
     Args:
       model: the `model` part of a configuration.
-      tree: first_stage or unet.
+      tree: first_stage, unet or baseline.
 
     Returns:
       The tree of weights, as ShapeDtypeStructs.
@@ -40,6 +40,8 @@ def network_shapes(model: Mapping, tree: str) -> dict:
 
 def _networks(model: Mapping) -> str:
     """Returns, as text, the part of a configuration that decides the shapes of the weights."""
+    if "baseline" in model:
+        return json.dumps({"baseline": model["baseline"]}, sort_keys=True)
     shaping = {name: model[name] for name in ("first_stage", "liif", "unet")}
     return json.dumps({**shaping, "condition": {"enabled": model["condition"]["enabled"]}}, sort_keys=True)
 
@@ -49,7 +51,10 @@ def _shapes(networks: str, tree: str) -> dict:
     model = json.loads(networks)
 
     def init():
-        key, channels = jax.random.key(0), model["first_stage"]["z_channels"]
+        key = jax.random.key(0)
+        if tree == "baseline":
+            return {"params": baselines.init(model["baseline"], key)}
+        channels = model["first_stage"]["z_channels"]
         if tree == "first_stage":
             side, one = models.spatial_factor(model), models.axis(1, 1)
             return models.build_first_stage(model).init(key, jnp.zeros((1, side, side, 3)), one, one)

@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from textwrap import shorten
 
-from arbiscale_jax import diffusion, models
+from arbiscale_jax import baselines, diffusion, models
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.experiments import get_base_config
 
 CHOICES = {
+    **{f"model.baseline.{name}": choices for name, choices in baselines.CHOICES.items()},
     "model.first_stage.architecture": models.FIRST_STAGES,
     "model.first_stage.decoder_attention": models.DECODER_ATTENTION,
     "model.first_stage.norm": models.NORMS,
@@ -42,6 +43,12 @@ def check_model(config: Mapping, path: Path) -> dict:
       UserError: if a field is missing, unknown or of another kind; the message names it and says what was expected.
     """
     base, model = get_base_config().model.to_dict(), config.get("model", {})
+    if isinstance(model, dict) and "baseline" in model:
+        section = model["baseline"]
+        method = section.get("method") if isinstance(section, dict) else None
+        method = method if method in baselines.DEFAULTS else next(iter(baselines.DEFAULTS))  # any shows the error
+        _check({"model": model}, {"model": {"baseline": baselines.DEFAULTS[method]}}, "", path)
+        return model
     if isinstance(model, dict) and all(isinstance(section, dict) for section in model.values()):
         model = models.complete(model)
     _check({"model": model} if "model" in config else {}, {"model": base}, "", path)

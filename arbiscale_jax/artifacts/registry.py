@@ -28,7 +28,7 @@ from .storage import (
 from .weights import save_weights
 
 FORMAT, CARD = 1, "README.md"  # version of an exported model's files, and the name of its model card
-NETWORKS = ("first_stage", "unet")  # the networks in a tree of weights
+NETWORKS = ("first_stage", "unet", "baseline")  # the networks in a tree of weights
 ADVICE = "restore what was changed, or export or train the model again"
 FITS = "fits"  # key in an exported config.json: the fingerprint of the weights that were checked when it was written
 
@@ -84,7 +84,7 @@ def read_model(name: str | os.PathLike) -> tuple[dict, dict, float]:
     folder = find_model(name)
     _, model, weights = _read(folder)
     scale_factor = float(weights.pop("scale_factor", 1.0))
-    if missing := missing_parts(weights):
+    if "baseline" not in weights and (missing := missing_parts(weights)):
         raise UserError(
             f"{folder} lacks the weights of {', '.join(missing)}, so it is not a whole model; it may serve as "
             "--config.first_stage or --config.init_from of a training run."
@@ -228,13 +228,15 @@ def parameter_table(weights: dict) -> str:
     def count(tree):
         return sum(count(v) if isinstance(v, dict) else np.size(v) for v in tree.values())
 
-    parts = {**weights.get("first_stage", {}), **({"unet": weights["unet"]} if "unet" in weights else {})}
+    parts = {**weights.get("first_stage", {}), **{k: weights[k] for k in ("unet", "baseline") if k in weights}}
     rows = [f"| {part} | {count(tree):,} |" for part, tree in parts.items()]
     return "\n".join(["| part | parameters |", "| --- | --- |", *rows])
 
 
 def _card(name: str, config: dict, weights: dict, dtype: str) -> str:
-    task = "super-resolution" if config["model"]["condition"]["enabled"] else "generation"
+    model = config["model"]
+    upscales = "baseline" in model or model["condition"]["enabled"]
+    task = "super-resolution" if upscales else "generation"
     data = config.get("data", {})
     return f"""# {name}
 

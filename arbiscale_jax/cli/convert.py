@@ -8,8 +8,9 @@ from arbiscale_jax.cli import program
 from arbiscale_jax.errors import UserError
 
 USAGE = """
-Convert a PyTorch checkpoint (of the reference implementation or of a CompVis latent-diffusion model; .ckpt, .pt, .pth
-or .safetensors) into an exported model, or a model into a state dict of the reference implementation.
+Convert a PyTorch checkpoint (of the reference implementation, of a CompVis latent-diffusion model, or of LIIF, SR3, IDM
+or ESRGAN; .ckpt, .pt, .pth or .safetensors) into an exported model, or a model into a state dict of the reference
+implementation.
 
 Usage:
   {prog} --ckpt FILE --arch NAME_OR_FILE --output DIR [--ema] [--overwrite]
@@ -25,7 +26,7 @@ def main(argv: list[str], prog: str = "python -m arbiscale_jax.interop") -> None
     """Runs the command with the arguments argv, without the program's name."""
     f = flags.FlagValues()
     program.define_path("ckpt", None, "The PyTorch or .safetensors file to read.", f)
-    help_ = "Its architecture: a YAML file of CompVis, a JSON file, or a published experiment's name."
+    help_ = "Its architecture: a YAML file of CompVis, a JSON file, or the name of an experiment or a method."
     program.define_path("arch", None, help_, f)
     program.define_path("model", None, "Or instead: a bundled model's name, a run or an exported model.", f)
     program.define_path("output", None, "The folder of the exported model to write.", f)
@@ -36,7 +37,12 @@ def main(argv: list[str], prog: str = "python -m arbiscale_jax.interop") -> None
     if program.wants_help(argv):
         from arbiscale_jax.experiments.published import published
 
-        program.print_help(USAGE.format(prog=prog), f, f"Names for --arch: {', '.join(published())}.")
+        names = f"Names for --arch: {', '.join(published())}; methods: liif, sr3, idm, esrgan."
+        program.print_help(
+            USAGE.format(prog=prog),
+            f,
+            names,
+        )
         return
     program.parse(f, argv)
     opts = program.values(f)
@@ -67,7 +73,10 @@ def main(argv: list[str], prog: str = "python -m arbiscale_jax.interop") -> None
 
         model = aj.load(opts["model"])
     if opts["to-torch"]:
+        from arbiscale_jax.inference import Model
         from arbiscale_jax.interop import save_torch
 
+        if not isinstance(model, Model):
+            raise UserError(f"{opts['model'] or opts['ckpt']} has no counterpart in the reference implementation.")
         path = save_torch(model, opts["to-torch"], overwrite=opts["overwrite"])
         print(f"wrote {path}")

@@ -109,7 +109,7 @@ def _models(given: list[str]) -> dict:
         if name in protocols.INTERPOLATIONS:
             raise UserError(f"--model={name} is an interpolation, which generates nothing; give a model.")
         models[label] = model = arbiscale_jax.load(name)
-        if model.config["condition"]["enabled"] or "unet" not in model.params:
+        if "baseline" in model.config or model.config["condition"]["enabled"] or "unet" not in model.params:
             raise UserError(f"--model={name} does not generate; give an unconditional model with its U-Net.")
     return models
 

@@ -8,6 +8,7 @@ from arbiscale_jax.cli import evaluation_files, sampling, sizes
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.evaluation import pictures, protocols, speed, statistics, super_resolution, weave
 from arbiscale_jax.images import save
+from arbiscale_jax.inference import Baseline
 from arbiscale_jax.runtime.progress import counted_progress
 
 
@@ -129,6 +130,10 @@ def _methods(opts: dict) -> list[super_resolution.Method]:
             methods.append(super_resolution.interpolation(name))
             continue
         model = arbiscale_jax.load(name)
+        if isinstance(model, Baseline):
+            options = dict(samples=opts["samples"], seed=opts["seed"], **sampling.given(opts))
+            methods.append(super_resolution.from_baseline(label, model, **options))
+            continue
         if not model.config["condition"]["enabled"] or "unet" not in model.params:
             raise UserError(f"--model={name} does not upscale; give a super-resolution model with its U-Net.")
         options = dict(samples=opts["samples"], seed=opts["seed"], **sampling.given(opts))

@@ -39,7 +39,9 @@ def settings(opts: dict, models: dict) -> dict:
     """Returns everything that the figures depend on: flags, the models' own settings, versions and the machine."""
     packages = ("jax", "jaxlib", "numpy", "pillow", "scikit-image")
     versions = {"arbiscale_jax": arbiscale_jax.__version__} | {name: version(name) for name in packages}
-    resolved = {label: {**dict(model.config["sampling"]), **sampling.given(opts)} for label, model in models.items()}
+    resolved = {
+        label: {**dict(model.config.get("sampling", {})), **sampling.given(opts)} for label, model in models.items()
+    }
     device = f"{len(jax.devices())} x {jax.devices()[0].device_kind}"
     return {
         "flags": {**opts, "output": str(opts["output"])},

@@ -31,13 +31,15 @@ def read(opts: dict, task: str) -> Settings:
     """
     from arbiscale_jax.artifacts.registry import find_model, read_settings
     from arbiscale_jax.artifacts.storage import is_model
+    from arbiscale_jax.inference.baseline_model import resolve_baseline
     from arbiscale_jax.inference.options import resolve
 
     folder = find_model(opts["model"])
     _, config = read_settings(folder)
     if not is_model(folder):
         raise UserError(f"{folder} has neither weights nor a checkpoint; train it first, or restore its files.")
-    conditioned = config["condition"]["enabled"]
+    baseline = config.get("baseline")
+    conditioned = baseline is not None or config["condition"]["enabled"]
     if task == "upscale" and not conditioned:
         raise UserError(
             f"--model={opts['model']} does not upscale, since it generates images from noise alone; give a "
@@ -48,6 +50,9 @@ def read(opts: dict, task: str) -> Settings:
             f"--model={opts['model']} does not generate, since it needs an image to upscale; give a model without a "
             "condition, such as emoji."
         )
+    if baseline is not None:
+        used = resolve_baseline(baseline, sampling.given(opts))
+        return Settings(folder, config, used._asdict() if used else {})
     given = sampling.given(opts) | ({"start": 0.0} if task == "generate" else {})
     return Settings(folder, config, resolve(config, given)._asdict())
 

@@ -20,6 +20,7 @@ from .transforms import ExampleSpec, example, val_example
 
 _BUFFER = 4  # batches that are prepared ahead of the training
 _SHUFFLED = 2048  # least number of records shuffled together; with n records grain spends 30 ms / n on each
+_ENDLESS = 2**62  # records that stand for a stream without end, whose length overflows in batches of one record
 _LATER_FIELDS = ("min_side", "lr_root")  # fields that older stores of latents do not know
 _SOURCE_FIELDS = ("image_size", "split_file", "val_split_file", "tfds_dir", "image_feature")
 
@@ -126,7 +127,7 @@ def _batched(examples: grain.MapDataset, batch_size: int, rows: Sequence[int] | 
 def _in_random_order(source: grain.sources.RandomAccessDataSource, seed: int) -> grain.MapDataset:
     """Repeats a source without end and shuffles it anew each round; every record comes equally often."""
     rounds = grain.MapDataset.source(source).repeat(-(-_SHUFFLED // len(source)))
-    return rounds.seed(word_seed(seed)).shuffle().repeat()
+    return rounds.seed(word_seed(seed)).shuffle().repeat(_ENDLESS // len(rounds))
 
 
 def _start(batches: grain.MapDataset, workers: int) -> Batches:

@@ -5,13 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def make_alpha_bar(timesteps: int, linear_start: float, linear_end: float) -> np.ndarray:
+def make_alpha_bar(timesteps: int, linear_start: float, linear_end: float, power: float = 0.5) -> np.ndarray:
     """Computes alpha_bar_t, the product of 1 - beta_s over all s <= t; the square roots of the betas are linear in s.
 
     Args:
       timesteps: T, number of times.
       linear_start: first beta.
       linear_end: last beta.
+      power: the power of the betas that is linear in s, by default that of the paper; with 1 the betas are linear.
 
     Returns:
       float64 [T], decreasing within (0, 1).
@@ -24,7 +25,7 @@ def make_alpha_bar(timesteps: int, linear_start: float, linear_end: float) -> np
             "A schedule needs timesteps >= 2 and 0 < linear_start <= linear_end < 1, "
             f"got {timesteps}, {linear_start}, {linear_end}."
         )
-    betas = np.linspace(linear_start**0.5, linear_end**0.5, timesteps, dtype=np.float64) ** 2
+    betas = np.linspace(linear_start**power, linear_end**power, timesteps, dtype=np.float64) ** (1 / power)
     return np.cumprod(1 - betas)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from arbiscale_jax import perceptual
 from arbiscale_jax.errors import UserError
-from arbiscale_jax.inference import Model, to_floats
+from arbiscale_jax.inference import Baseline, Model, to_floats
 
 from . import distortion, weave
 from .protocols import INTERPOLATIONS, Pair, resize
@@ -50,6 +50,12 @@ def from_model(name: str, model, samples: int = 1, seed: int = 0, **sampling) ->
     options = dict(samples=samples, seed=seed, **sampling)
 
     return Method(name, lambda lr: model.upscale_latent(lr, **options), model.render, model)
+
+
+def from_baseline(name: str, model: Baseline, samples: int = 1, seed: int = 0, **sampling) -> Method:
+    """Makes a method from one with which the paper compares, which computes anew for each size; see `from_model`."""
+    options = dict(samples=samples, seed=seed, **sampling)
+    return Method(name, lambda lr: lr, lambda lr, size: model.upscale(lr, size=size, **options))
 
 
 def make_metrics(names: Sequence[str]) -> Callable[[np.ndarray, Pair, int], dict[str, float]]:

@@ -1,11 +1,13 @@
 """Builds families of configurations, to which the files in configs/ give names.
 
 The module base has every field with its default, paper the published experiments, quickstart small models that train in
-minutes on two CPU cores, bundled the first recipes of the bundled models, and restoring the model for real photographs.
+minutes on two CPU cores, bundled the first recipes of the bundled models, restoring the model for real photographs, and
+comparisons the methods with which the paper compares.
 """
 
 from .base import get_base_config
 from .bundled import get_bundled_config
+from .comparisons import get_comparison_config
 from .paper import get_experiment_config
 from .quickstart import get_quickstart_config
 from .restoring import get_restoring_config
@@ -13,6 +15,7 @@ from .restoring import get_restoring_config
 __all__ = [
     "get_base_config",
     "get_bundled_config",
+    "get_comparison_config",
     "get_experiment_config",
     "get_quickstart_config",
     "get_restoring_config",

@@ -1,6 +1,7 @@
 """Loads a model from disk so that it can run."""
 
 import os
+from typing import Any
 
 import jax.numpy as jnp
 from jax.typing import DTypeLike
@@ -9,10 +10,11 @@ from arbiscale_jax.artifacts.registry import read_model
 from arbiscale_jax.artifacts.storage import locate
 from arbiscale_jax.runtime import compile_cache
 
+from .baseline_model import Baseline
 from .model import Model
 
 
-def load(name: str | os.PathLike, *, dtype: DTypeLike = jnp.float32) -> Model:
+def load(name: str | os.PathLike, *, dtype: DTypeLike = jnp.float32) -> Any:
     """Loads a model.
 
     Args:
@@ -21,10 +23,15 @@ def load(name: str | os.PathLike, *, dtype: DTypeLike = jnp.float32) -> Model:
         faster, less precise products on GPUs.
 
     Returns:
-      The model; for a run, the averaged (EMA) weights of the newest checkpoint.
+      The Model, or a Baseline if it is one of the methods with which the paper compares; for a run, with the averaged
+      (EMA) weights of the newest checkpoint.
 
     Raises:
       UserError: if there is no such model, it is incomplete, or its weights do not fit its config.json.
     """
     compile_cache.enable()
-    return Model(*read_model(name), dtype=dtype, name=locate(name).resolve().name)
+    config, params, scale_factor = read_model(name)
+    shown = locate(name).resolve().name
+    if "baseline" in config:
+        return Baseline(config, params, dtype, shown)
+    return Model(config, params, scale_factor, dtype=dtype, name=shown)

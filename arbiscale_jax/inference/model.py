@@ -7,16 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from arbiscale_jax.images.kinds import answers_like, like, to_picture
+from arbiscale_jax.images.kinds import to_picture
 from arbiscale_jax.runtime.random import whole_seed
 
 from . import channels
-from .checks import check_box, check_memory, check_size, output_size, whole
+from .checks import check_box, check_memory, check_size, whole
 from .latent_model import LatentModel
 from .latents import generate_each, upscale, upscale_together
 from .options import GenerateOptions, UpscaleOptions, check_names, resolve
+from .results import upscale_whole
 from .sheets import Job
-from .tiles import View, fill
+from .tiles import View
 
 
 class Model(LatentModel):
@@ -51,13 +52,7 @@ class Model(LatentModel):
           TypeError: if there is no such option.
         """
         check_names(sampling, UpscaleOptions)
-        pixels, num = to_picture(image).pixels, 1 if samples is None else whole(samples, "samples", 1)
-        size = output_size(pixels.shape[:2], scale, size)
-        check_memory((num, *size, pixels.shape[2]), pixels.dtype)
-        out = np.empty((num, *size, pixels.shape[2]), pixels.dtype)
-        for _, i, bands in self.upscale_each([pixels], [size], num, **sampling):
-            fill(out[i], bands)
-        return like(out[0], image) if samples is None else answers_like(out, image)
+        return upscale_whole(self.upscale_each, image, scale, size, samples, sampling)
 
     def upscale_each(
         self,

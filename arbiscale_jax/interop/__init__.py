@@ -7,11 +7,22 @@ from arbiscale_jax.experiments.arch_files import read_arch
 from arbiscale_jax.experiments.published import published
 
 if TYPE_CHECKING:
+    from .baseline_checkpoint import load_baseline
     from .export_torch import save_torch, state_dict
     from .torch_checkpoint import load_torch, read_checkpoint
 
-__all__ = ["load_torch", "model_config", "published", "read_arch", "read_checkpoint", "save_torch", "state_dict"]
+__all__ = [
+    "load_baseline",
+    "load_torch",
+    "model_config",
+    "published",
+    "read_arch",
+    "read_checkpoint",
+    "save_torch",
+    "state_dict",
+]
 _MODULES = {name: "torch_checkpoint" for name in ("load_torch", "read_checkpoint")}
+_MODULES |= {"load_baseline": "baseline_checkpoint"}
 _MODULES |= {name: "export_torch" for name in ("save_torch", "state_dict")}
 
 

@@ -2,10 +2,16 @@
 
 from collections.abc import Generator
 from contextlib import closing
+from functools import partial
+
+import jax
 
 from arbiscale_jax import data
 from arbiscale_jax.data import synthesis
+from arbiscale_jax.errors import UserError
 from arbiscale_jax.runtime.mesh import batch_sharding, replicate, shard_rows
+
+from .stages.pixel_denoising import image_sizes
 
 
 def example_settings(config) -> tuple[tuple[synthesis.Variant, ...], synthesis.Settings]:
@@ -17,6 +23,8 @@ def example_settings(config) -> tuple[tuple[synthesis.Variant, ...], synthesis.S
       UserError: if a field makes no sense; the message names the first one.
     """
     variants, settings = synthesis.from_config(config.data)
+    if config.stage == "baseline":
+        raise UserError("data.synthesis makes no examples for the stage baseline; set data.synthesis.enabled=False.")
     condition = config.model.condition
     damage = condition.enabled and config.stage != "first_stage"
     return variants, settings._replace(upsampling=round(condition.upsampling), damage=damage)
@@ -36,10 +44,24 @@ def train_batches(config, start_step: int, rows: list[int], mesh) -> Generator[d
     """
     size = config.train.batch_size
     if not config.data.synthesis.enabled:
-        return on_devices(data.train_batches(config.data, config.seed, size, start_step, rows), rows, size, mesh)
+        found = on_devices(data.train_batches(config.data, config.seed, size, start_step, rows), rows, size, mesh)
+        return _in_sizes(found, image_sizes(config), start_step) if config.stage == "baseline" else found
     variants, settings = example_settings(config)
     store = replicate(synthesis.store_from_config(config.data), mesh)
     return synthesis.batches(store, variants, settings, config.seed, size, start_step, batch_sharding(mesh))
+
+
+def _in_sizes(batches: Generator[dict], sizes: list[int], start_step: int) -> Generator[dict]:
+    """Resizes the images of each batch to one of several sides; these take turns."""
+    with closing(batches):
+        for step, batch in enumerate(batches, start_step):
+            side = sizes[step % len(sizes)]
+            yield batch if batch["image"].shape[1] == side else {**batch, "image": _resize(batch["image"], side)}
+
+
+@partial(jax.jit, static_argnums=1)
+def _resize(x, side: int):
+    return jax.image.resize(x, (len(x), side, side, 3), "cubic", precision=jax.lax.Precision.HIGHEST)
 
 
 def on_devices(batches: data.Batches, rows: list[int], batch_size: int, mesh) -> Generator[dict]:

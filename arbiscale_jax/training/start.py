@@ -47,6 +47,8 @@ def check_fields(path: Path, config, fields) -> None:
         return {k: v for k, v in section.items() if k != "dropout"}
 
     for name in fields:
+        if (name in other) != (name in config["model"]):
+            raise UserError(f"{path} is a model of another kind, without model.{name} or alone with it; give another.")
         pair = networks(other[name]), networks(config["model"][name])
         if found := differences(*pair, f"model.{name}"):
             field = next(iter(found))
@@ -117,9 +119,13 @@ def given_weights(config: dict, workdir: Path, say: Callable[[str], None]) -> di
     """
     source = locate(config["init_from"]) if config["init_from"] else None
     first = locate(config["first_stage"]) if config["first_stage"] else None
-    return {"first_stage": _for_first_stage, "diffusion": _for_diffusion, "align": _for_align}[config["stage"]](
-        config, workdir, source, first, say
-    )
+    find = {
+        "first_stage": _for_first_stage,
+        "diffusion": _for_diffusion,
+        "align": _for_align,
+        "baseline": _for_baseline,
+    }
+    return find[config["stage"]](config, workdir, source, first, say)
 
 
 def _take_first_stage(config, path, say) -> dict:
@@ -179,6 +185,14 @@ def _for_align(config, workdir, source, first, say):
     given = take(source, tree, "unet") | take(source, tree, "scale_factor")
     check_fields(source, config, ALL_FIELDS)
     return given | (_take_first_stage(config, first, say) if first else take_auto_encoder(source, tree))
+
+
+def _for_baseline(config, workdir, source, first, say):
+    if source is None:
+        return {}
+    say(f"Starting from {source}.")
+    check_fields(source, config, ("baseline",))
+    return take(source, read_weights(source), "baseline")
 
 
 def start_weights(stage: Stage, given: dict, key, batch) -> tuple[dict, dict]:

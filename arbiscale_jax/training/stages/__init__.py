@@ -2,13 +2,14 @@
 
 from arbiscale_jax.errors import UserError
 
-from . import alignment, denoising, reconstruction
+from . import alignment, compared, denoising, reconstruction
 from .stage import Stage
 
 STAGES = {
     "first_stage": reconstruction.make_stage,
     "diffusion": denoising.make_stage,
     "align": alignment.make_stage,
+    "baseline": compared.make_stage,
 }
 
 

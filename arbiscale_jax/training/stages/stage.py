@@ -166,6 +166,29 @@ def finer_factors(config) -> dict[tuple[int, int], int]:
     return found
 
 
+def window_axes(batch, cells: tuple[int, int], times: int = 1) -> tuple[models.Axis, models.Axis]:
+    """Places the rows and columns of each example's window, of which batch["target"] has the pixels.
+
+    Args:
+      batch: the arrays of data.transforms.example.
+      cells: rows and columns of the features.
+      times: how many times finer they are rendered before they are reduced.
+
+    Returns:
+      The places of the rows and of the columns, with a leading batch axis.
+    """
+    patch, start = batch["target"].shape[1], batch["target_start"]
+
+    def place(cells, start):  # each example has its own size and window
+        def one(size, first):
+            span = (size, first, patch) if times == 1 else models.fine_span(first, patch, size, times)
+            return models.axis(cells, *span, xp=jnp)
+
+        return jax.vmap(one)(batch["target_size"], start)
+
+    return place(cells[0], start[:, 0]), place(cells[1], start[:, 1])
+
+
 def render_window(net, weights, z, batch, finer: Mapping = MappingProxyType({})):
     """Renders the window that batch["target"] shows from unscaled z [b h w c], as [b p p 3].
 
@@ -181,16 +204,7 @@ def render_features(net, weights, features, batch, finer: Mapping = MappingProxy
     """
     patch = batch["target"].shape[1]
     times = finer.get((batch["image"].shape[1], patch), 1) if finer else 1
-
-    def place(cells, start):  # each example has its own size and window
-        def one(size, first):
-            span = (size, first, patch) if times == 1 else models.fine_span(first, patch, size, times)
-            return models.axis(cells, *span, xp=jnp)
-
-        return jax.vmap(one)(batch["target_size"], start)
-
-    (h, w), start = features.shape[1:3], batch["target_start"]
-    rows, cols = place(h, start[:, 0]), place(w, start[:, 1])
+    rows, cols = window_axes(batch, features.shape[1:3], times)
     products = jax.default_backend() != "cpu"  # on a CPU a gather and its gradient are faster
     x: Any = net.apply({"params": weights}, features, rows, cols, products=products, method="grid")
     if times == 1:

@@ -1,0 +1,127 @@
+"""Builds the configurations of the methods with which the paper compares: configs/baselines_METHOD_DATA.py.
+
+On `faces` and `div2k` the settings are the published ones, where the data must be brought. On `photos` they are small
+ones for 30 minutes of two CPU cores, the same for every method, so that methods can be compared at an equal budget.
+"""
+
+from typing import Any
+
+import ml_collections
+
+from .base import get_base_config
+
+_UNET: dict[str, Any] = dict(  # the public implementations of SR3 and IDM, 16 -> 128 pixels
+    channels=64,  # channels at the finest level
+    channel_mult=(1, 2, 4, 8, 8),  # channels of each level divided by `channels`
+    num_res_blocks=2,  # residual blocks per level
+    attention_levels=(3,),  # levels with self-attention; 0 is the finest
+    num_groups=32,  # groups of GroupNorm
+    dropout=0.2,  # dropout rate in the residual blocks
+)
+_DIFFUSION: dict[str, Any] = dict(
+    scale=8.0,  # SR3: its scale; IDM: the largest in training
+    timesteps=2000,  # T, number of times
+    first_beta=1e-6,  # betas are linear from first_beta
+    last_beta=1e-2,  # to last_beta
+    steps=2000,  # evaluations of the network in sampling
+    eta=1.0,  # noise of each step: 1 is ancestral sampling, 0 is DDIM
+)
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "liif": dict(  # Chen et al. 2021
+        method="liif",
+        encoder="edsr",  # edsr or rdn
+        channels=64,  # channels of the features
+        blocks=16,  # residual blocks of the encoder
+        convs=8,  # for rdn: convolutions of a block
+        growth=64,  # for rdn: channels that each of them adds
+        hidden=(256, 256, 256, 256),  # widths of the hidden layers of the MLP
+    ),
+    "sr3": dict(method="sr3", **_UNET, **_DIFFUSION),  # Saharia et al. 2021
+    "idm": dict(  # Gao et al. 2023
+        method="idm",
+        **_UNET,
+        **_DIFFUSION,
+        implicit_width=256,  # hidden width of the coordinate MLPs
+        encoder_channels=64,  # channels of the LR encoder
+        encoder_blocks=16,  # residual blocks of the LR encoder
+        train_sizes=4,  # number of output sizes in training, evenly spaced up to the image size
+    ),
+    "esrgan": dict(  # Wang et al. 2018
+        method="esrgan",
+        features=64,  # channels between the blocks
+        growth=32,  # channels that each convolution of a dense block appends
+        blocks=23,  # residual-in-residual dense blocks
+    ),
+}
+DATA = ("photos", "faces", "div2k")
+MINUTES = 30.0  # the budget on `photos`
+_SMALL = {  # networks for this budget
+    "liif": dict(channels=32, blocks=8, hidden=(64, 64, 64)),
+    "sr3": dict(channels=24, channel_mult=(1, 2, 3, 4), num_res_blocks=1, num_groups=8, dropout=0.0, scale=4.0),
+    "idm": dict(channels=24, channel_mult=(1, 2, 3, 4), num_res_blocks=1, num_groups=8, dropout=0.0, scale=4.0),
+    "esrgan": dict(features=32, growth=16, blocks=4),
+}
+
+
+def get_comparison_config(method: str, data: str) -> ml_collections.ConfigDict:
+    """Returns the locked configuration of a method on a data set.
+
+    Args:
+      method: liif, sr3, idm or esrgan.
+      data: one of DATA.
+
+    Raises:
+      ValueError: if the method or the data set is unknown.
+    """
+    if method not in DEFAULTS or data not in DATA:
+        raise ValueError(f"The methods are {', '.join(DEFAULTS)} on {', '.join(DATA)}, got {method!r}, {data!r}.")
+    config = get_base_config()
+    config.stage = "baseline"
+    fields = DEFAULTS[method] | (_SMALL[method] if data == "photos" else {})
+    config.model = ml_collections.ConfigDict({"baseline": fields})
+    lr_size = {"faces": 16, "div2k": 48, "photos": 32}[data]
+    if method == "esrgan" and data == "div2k":
+        lr_size = 32  # crops of 128 pixels
+    scale = round(fields.get("scale", 8 if data == "faces" else 4))
+    if method in ("sr3", "idm") and data == "div2k":
+        config.model.baseline.scale, scale = 4.0, 4
+    if method == "esrgan":
+        scale = 4
+    size = lr_size * scale
+    config.data.update(image_size=size, lr_size=lr_size, target_min=size, target_max=size, target_patch=lr_size)
+    if method == "liif":
+        config.data.target_min = lr_size  # scales U[1, 4], on faces U[1, 8]
+    if data == "photos":
+        config.data.update(source="folder", root="data/photos", transpose=True)
+        config.train.update(steps=1_000_000, minutes=MINUTES, batch_size=8, warmup_steps=50, ema_decay=0.999)
+        config.train.update(schedule="cosine", final_lr=0.02, learning_rate=5e-4, val_every=1000, checkpoint_every=500)
+    else:
+        config.data.update(source={"faces": "ffhq", "div2k": "div2k"}[data], workers=4)
+        config.data.update(center_crop=data == "faces", transpose=data == "div2k")
+        config.train.update(checkpoint_every=5000, val_every=5000)
+    {"liif": _liif, "sr3": _diffusion, "idm": _diffusion, "esrgan": _esrgan}[method](config, data)
+    return config.lock()
+
+
+def _liif(config, data: str) -> None:
+    if data != "photos":  # 1,000 epochs of 1,000 batches of 16, halved every 200 epochs; here a cosine to 1 / 32
+        config.train.update(steps=1_000_000, batch_size=16, learning_rate=1e-4, schedule="cosine", final_lr=1 / 32)
+
+
+def _diffusion(config, data: str) -> None:
+    config.model.baseline.attention_levels = (3,) if data != "photos" else ()
+    if data == "photos":
+        config.model.baseline.update(timesteps=1000, first_beta=1e-4, last_beta=2e-2, steps=50)
+        return
+    batch = 256 if config.model.baseline.method == "sr3" else 32
+    config.train.update(steps=1_000_000, batch_size=batch, learning_rate=1e-4, ema_decay=0.9999)
+
+
+def _esrgan(config, data: str) -> None:
+    config.loss.update(disc_weight=5e-3, lpips_net="vgg")
+    if data == "photos":
+        config.loss.update(disc_start=1000, disc_ch=16)
+        return
+    # L1 for 1,000,000 steps at 2e-4, then 400,000 with the discriminator at 1e-4; here the rate falls by a cosine
+    config.loss.update(disc_start=1_000_000, disc_ch=64, disc_learning_rate=1e-4)
+    config.train.update(steps=1_400_000, batch_size=16, learning_rate=2e-4, schedule="cosine", final_lr=0.1)

@@ -1,0 +1,11 @@
+"""LIIF (Chen et al. 2021) on DIV2K.
+
+Run: python run_train.py --config configs/baselines_liif_div2k.py
+Needs: DIV2K below $ARBISCALE_DATA (where it is missing, a message says how to get and prepare it).
+"""
+
+from arbiscale_jax.experiments import get_comparison_config
+
+
+def get_config():
+    return get_comparison_config("liif", "div2k")

@@ -1,0 +1,11 @@
+"""SR3 (Saharia et al. 2021) on faces, 16 to 128 pixels.
+
+Run: python run_train.py --config configs/baselines_sr3_faces.py
+Needs: FFHQ below $ARBISCALE_DATA (where it is missing, a message says how to get and prepare it).
+"""
+
+from arbiscale_jax.experiments import get_comparison_config
+
+
+def get_config():
+    return get_comparison_config("sr3", "faces")
