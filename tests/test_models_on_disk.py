@@ -28,7 +28,7 @@ def model():
 def weights(model):
     """Random weights of all its networks."""
     rng, tree = np.random.default_rng(0), {"scale_factor": np.float32(0.5)}
-    for name in registry.NETWORKS:
+    for name in ("first_stage", "unet"):
         flat = storage.flatten(fit.network_shapes(model, name))
         tree[name] = storage.unflatten({k: rng.normal(0, 0.1, x.shape).astype(np.float32) for k, x in flat.items()})
     return tree

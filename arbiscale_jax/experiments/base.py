@@ -13,7 +13,7 @@ def get_base_config() -> ml_collections.ConfigDict:
     """Returns the defaults of every field; the experiments in configs/ change some and lock the result."""
     return ml_collections.ConfigDict(
         dict(
-            stage="first_stage",  # which stage to train: first_stage, diffusion or align
+            stage="first_stage",  # which stage to train: first_stage, diffusion, align; or baseline (comparisons.py)
             seed=0,  # seed of everything random (weights, batches, noise): a whole number >= 0 of any size
             dtype="float32",  # type in which the networks compute: float32 or bfloat16; parameters stay float32
             first_stage="",  # run or exported model with the auto-encoder; "" derives it from the work directory's name
