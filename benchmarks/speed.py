@@ -30,7 +30,7 @@ from arbiscale_jax.inference import Model, batch
 from arbiscale_jax.inference.engine import at_once
 from arbiscale_jax.inference.networks import Given
 from arbiscale_jax.inference.options import resolve
-from arbiscale_jax.runtime import compile_cache
+from arbiscale_jax.runtime import compile_cache, xla_flags
 
 PAPER_FPS = {8.0: 0.2568, 12.0: 0.2510, 30.0: 0.2473, 100.0: 0.1833, 200.0: 0.0982}  # its Table 5, on an RTX 4090
 RENDERED = 512  # pixels a side, in c and d
@@ -225,6 +225,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse(argv)
     compile_cache.enable()
+    xla_flags.prefer_eigen()
     report = Report(args.output, args.minutes)
     note = " A rehearsal with narrow networks, whose numbers mean nothing." if args.quick else ""
     report.say(

@@ -13,12 +13,14 @@ from arbiscale_jax import data, perceptual
 from arbiscale_jax.artifacts.storage import CONFIG, WEIGHTS, bundled_models
 from arbiscale_jax.cli import sample
 from arbiscale_jax.experiments import get_base_config
+from arbiscale_jax.runtime import xla_flags
 from arbiscale_jax.runtime.mesh import make_mesh
 from arbiscale_jax.training import loop, stages
 from arbiscale_jax.training.stages import stage
 
 if jax.__version__.startswith("0.10."):  # an unknown flag ends the process, and another version may not know it
-    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_disable_hlo_passes=hlo-verifier")
+    quick = "--xla_cpu_use_fusion_emitters=false --xla_disable_hlo_passes=hlo-verifier"
+    os.environ.setdefault("XLA_FLAGS", f"{quick} {xla_flags.FLAG}=")  # the last is the package's own choice
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_disable_most_optimizations", True)  # most of the time is compilation
 jax.config.update("jax_numpy_rank_promotion", "raise")  # what is broadcast says so

@@ -1,18 +1,23 @@
 """What a caller sees first: names, annotations, misspelt options, versions."""
 
 import inspect
+import os
 import runpy
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+from jax import lax
 
 import arbiscale_jax as aj
 from arbiscale_jax import interop
 from arbiscale_jax.artifacts import storage
 from arbiscale_jax.cli import main, program
+from arbiscale_jax.runtime import xla_flags
 
+CONVOLUTION = "LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
 ROOT = Path(__file__).parent.parent
 IMAGE = np.zeros((8, 8, 3), np.uint8)
 METHODS = [method for name, method in inspect.getmembers(aj.Model, inspect.isfunction) if not name.startswith("_")]
@@ -81,3 +86,32 @@ def test_repr_says_in_one_line_what_a_model_is():
     assert repr(emoji) == f"<Model without a name: {task}, 2,007 parameters, bfloat16>"
     alone = aj.Model(configs["emoji"], {"first_stage": first_stage}, name="kl_f8")
     assert repr(alone) == "<Model kl_f8: auto-encoder, 2,000 parameters, float32>"
+
+
+# --- how XLA computes on a CPU ---
+
+
+@pytest.mark.parametrize(
+    "version, given, wanted",
+    [
+        ("0.10.2", "", "FLAG="),
+        ("0.10.0", "--xla_dump_to=x", "--xla_dump_to=x FLAG="),
+        ("0.10.2", "FLAG=LIBRARY_FUSION_TYPE_DOT", "FLAG=LIBRARY_FUSION_TYPE_DOT"),
+        ("0.99.0", "--xla_dump_to=x", "--xla_dump_to=x"),
+    ],
+)
+def test_convolutions_are_eigens_unless_the_user_decides(monkeypatch, version, given, wanted):
+    monkeypatch.setattr(jax, "__version__", version)
+    monkeypatch.setenv("XLA_FLAGS", given.replace("FLAG", xla_flags.FLAG))
+    xla_flags.prefer_eigen()
+    assert os.environ["XLA_FLAGS"] == wanted.replace("FLAG", xla_flags.FLAG)
+
+
+@pytest.mark.skipif(not jax.__version__.startswith(xla_flags.VERSIONS), reason="measured for other versions of JAX")
+def test_the_flag_does_what_it_is_for():
+    """conftest.py sets it, as programs do by prefer_eigen."""
+    x, kernel = np.ones((1, 32, 32, 64), np.float32), np.ones((3, 3, 64, 64), np.float32)
+    layout = ("NHWC", "HWIO", "NHWC")
+    conv = jax.jit(lambda x, w: lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=layout))
+    lowered, choice = conv.lower(x, kernel), {xla_flags.FLAG.strip("-"): CONVOLUTION}
+    assert ["ynn" in lowered.compile(options).as_text() for options in ({}, choice)] == [False, True]

@@ -149,15 +149,13 @@ def one_of_a_kind(flag_values: flags.FlagValues, *names: str) -> None:
 
 
 def start_jax() -> None:
-    """Turns on JAX's compilation cache on disk, and marks absl's global flags as parsed, which grain requires.
-
-    The cache is that of runtime.compile_cache.
-    """
+    """Sets up JAX (runtime: compile_cache, xla_flags), and marks absl's flags as parsed, which grain requires."""
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
-    from arbiscale_jax.runtime.compile_cache import enable
+    from arbiscale_jax.runtime import compile_cache, xla_flags
 
-    enable()
+    compile_cache.enable()
+    xla_flags.prefer_eigen()
 
 
 def default_dtype() -> str:

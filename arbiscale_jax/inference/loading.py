@@ -8,7 +8,7 @@ from jax.typing import DTypeLike
 
 from arbiscale_jax.artifacts.registry import read_model
 from arbiscale_jax.artifacts.storage import locate
-from arbiscale_jax.runtime import compile_cache
+from arbiscale_jax.runtime import compile_cache, xla_flags
 
 from .baseline_model import Baseline
 from .model import Model
@@ -30,6 +30,7 @@ def load(name: str | os.PathLike, *, dtype: DTypeLike = jnp.float32) -> Any:
       UserError: if there is no such model, it is incomplete, or its weights do not fit its config.json.
     """
     compile_cache.enable()
+    xla_flags.prefer_eigen()
     config, params, scale_factor = read_model(name)
     shown = locate(name).resolve().name
     if "baseline" in config:

@@ -71,6 +71,9 @@ def prepare_jax(args) -> None:
         os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.92")
     import jax
 
+    from arbiscale_jax.runtime.xla_flags import prefer_eigen
+
+    prefer_eigen()
     args.state.mkdir(parents=True, exist_ok=True)
     args.out.mkdir(parents=True, exist_ok=True)
     jax.config.update("jax_disable_most_optimizations", args.rehearse)  # compiles in half the time
