@@ -175,7 +175,7 @@ def part_calls(model: Model, batch: int, side: int = 512) -> dict[str, Call]:
     networks, params, x = model.engine.networks, model.engine.params, make_inputs(model, batch)
     features = networks.run_features(params, x.z)
     tile = tile_side(batch)
-    line = Side(x.z.shape[1], side, 1, tile).lines(0, networks.subcells, 0, features.shape[1])
+    line = Side(x.z.shape[1], side, 1, tile, side).lines(0, networks.subcells, 0, features.shape[1])
     line = jax.device_put(line)
     return {
         "E": Call(networks.run_condition, (params, x.lr)),

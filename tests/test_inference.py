@@ -66,6 +66,38 @@ def test_chunking_changes_a_render_by_rounding_only(model, z, whole):
     np.testing.assert_allclose(other.decode(z, SIZE), whole, atol=1e-5)
 
 
+def test_interpolated_pixels_are_near_the_computed_ones_and_windows_are_exact(model, z):
+    """Random weights have sharper edges than trained ones (benchmarks/dense.py measures those)."""
+
+    def with_densest(most):
+        config = {**model.config, "sampling": {**model.config["sampling"], "densest": most}}
+        return aj.Model(config, model.params, model.scale_factor)
+
+    size, box = (444, 900), (61, 133, 70, 300)  # 74 and 100 pixels per cell
+    truth, some = model.decode(z, size), with_densest(12.0)
+    found = some.decode(z, size)
+    errors = [np.abs(x - truth).mean() / truth.std() for x in (found, with_densest(36.0).decode(z, size))]
+    assert 0 < errors[1] < errors[0] / 2 < 0.005
+    top, left, height, width = box
+    np.testing.assert_array_equal(some.decode(z, size, box), found[:, top : top + height, left : left + width])
+    np.testing.assert_array_equal(some.decode(z, (72, 97)), model.decode(z, (72, 97)))  # up to 12 a cell are computed
+
+
+@pytest.mark.parametrize(
+    "start, length, size, places", [(0, 64, 900, 36), (-7, 64, 1001, 90), (880, 64, 901, 90), (3, 5, 10**9, 64)]
+)
+def test_interpolation_reproduces_quadratics(start, length, size, places):
+    """Keys' kernel does, so all places that a pixel needs are there, at their own positions."""
+    first, count = models.dense_span(start, length, size, places)
+    weights = models.interpolation(start, length, size, places)
+    assert weights.shape == (length, count)
+    at = (np.arange(first, first + count) + 0.5) / places - (start + 0.5) / size  # of the picture's side
+    pixels = np.arange(length) / size
+    scale = places / count  # positions of the places as numbers about 1
+    for power in range(3):
+        np.testing.assert_allclose(weights @ (at * scale) ** power, (pixels * scale) ** power, atol=2e-6)
+
+
 def test_a_window_far_out_in_a_huge_image(model, z):
     size, box = (200_000, 300_000), (199_995, 123_456, 5, 7)
     found = model.decode(z, size, box)

@@ -215,7 +215,7 @@ def test_an_export_of_the_first_version_opens(folder, weights):
         "first_stage": ("architecture", "norm", "subcell"),
         "unet": ("architecture", "norm", "mid_attention", "strength"),
     }
-    later["sampling"] = ("restore", "finest", "start", "refine", "border", "cell_min", "cell_max")
+    later["sampling"] = ("restore", "finest", "densest", "start", "refine", "border", "cell_min", "cell_max")
 
     def edit(config):
         del config["format"], config["fits"]

@@ -101,7 +101,15 @@ def test_upscaling_end_to_end_twice_the_same_figures(capsys):
     assert Path("a/results.csv").read_bytes() == Path("b/results.csv").read_bytes()
     assert {r["image"] for r in first["records"]} == {"0.png", "1.png", "2.png"} and len(first["records"]) == 6
     used = {"steps": 2, "sampler": "ddim", "eta": 1.0, "start": 0.3, "refine": 0, "size": SIZE}
-    used |= {"border": 0, "cell_min": 0.0, "cell_max": 0.0, "restore": -1.0, "finest": 0.0, "statistics": "whole"}
+    used |= {
+        "border": 0,
+        "cell_min": 0.0,
+        "cell_max": 0.0,
+        "restore": -1.0,
+        "finest": 0.0,
+        "densest": 0.0,
+        "statistics": "whole",
+    }
     assert first["sampling"]["toy_sr"] == used
     assert first["flags"]["max-side"] == 48 and {"jax", "pillow"} <= set(first["versions"])
 

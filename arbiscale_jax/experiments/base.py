@@ -76,6 +76,7 @@ def get_base_config() -> ml_collections.ConfigDict:
                     statistics="whole",  # of norms in pictures that are cut: of the whole, or window, in half the time
                     restore=-1.0,  # SR told the damage: share to clean away, in [0, 1]; below 0 it judges by itself
                     finest=0.0,  # least output pixels per latent cell; with fewer, a finer render is reduced; 0: never
+                    densest=0.0,  # most output pixels per latent cell computed; between them is interpolated; 0: all
                     start=0.0,  # SR: 0 starts from noise (the paper), s in (0, 1] from the noised condition at t = s T
                     cell_min=0.0,  # least pixel size told to f_theta; as trained: 2 cells / target_max; 0 means none
                     cell_max=0.0,  # largest such size (a latent cell is 2); as trained: 2 cells / target_min; 0: none

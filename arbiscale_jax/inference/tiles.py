@@ -58,6 +58,7 @@ class Side(NamedTuple):
     size: int  # pixels of the whole image
     finer: int  # how many times finer pixels are rendered before they are reduced
     tile: int  # pixels of a tile
+    places: int  # places at which f_theta is computed; fewer than the pixels, where these are interpolated
 
     def lines(self, start: int, subcells: int, first: int, count: int) -> Lines:
         """Places the lines of a tile on the features of a block.
@@ -69,7 +70,11 @@ class Side(NamedTuple):
           count: number of the block's sub-cells.
         """
         num, weights = self.cells * subcells, None
-        if self.finer == 1:
+        if self.places < self.size:
+            found = models.axis(num, self.places, *models.dense_span(start, self.tile, self.size, self.places))
+            found = found._replace(cell=np.float32(2 * num / self.size))  # f_theta is told the size of a pixel
+            weights = models.interpolation(start, self.tile, self.size, self.places)
+        elif self.finer == 1:
             found = models.axis(num, self.size, start, self.tile)
         else:
             found = models.axis(num, *models.fine_span(start, self.tile, self.size, self.finer))
@@ -92,8 +97,11 @@ class Side(NamedTuple):
 def make_sides(config: Mapping, cells: Sequence[int], size: Sequence[int], tile: int) -> list[Side]:
     """Describes both axes of an image; the arguments are those of `finer`, and the side of a tile in pixels."""
     times = finer(config, cells, size)
-    tile = tile if max(times) == 1 else max(16, 2 * tile // max(times))
-    return [Side(n, length, more, tile) for n, length, more in zip(cells, size, times, strict=True)]
+    tile, most = tile if max(times) == 1 else max(16, 2 * tile // max(times)), config["sampling"]["densest"]
+    return [
+        Side(n, length, more, tile, models.dense_size(most, n, length))
+        for n, length, more in zip(cells, size, times, strict=True)
+    ]
 
 
 def finer(config: Mapping, cells: Sequence[int], size: Sequence[int]) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from .build import (
     reach,
     spatial_factor,
 )
+from .dense import dense_size, dense_span, interpolation
 from .discriminator import LEAST_UNET_SIDE, PatchDiscriminator, UNetDiscriminator, least_side, spectral_norm
 from .first_stage import FirstStage
 from .layers import NORMS
@@ -49,9 +50,12 @@ __all__ = [
     "complete",
     "cut_border",
     "decoder_reach",
+    "dense_size",
+    "dense_span",
     "fine_span",
     "finer_factor",
     "interpolate",
+    "interpolation",
     "least_side",
     "linear_code",
     "masked",

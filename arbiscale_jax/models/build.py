@@ -20,6 +20,7 @@ _ADDED = {  # fields that were added later, with their values for a configuratio
         "restore": -1.0,
         "statistics": "whole",
         "finest": 0.0,
+        "densest": 0.0,
         "start": 0.0,
         "refine": 0,
         "border": 0,

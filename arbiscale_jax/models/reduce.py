@@ -10,8 +10,8 @@ MARGIN = 2  # radius of the cubic kernel, in output pixels
 MOST = 16  # largest factor by which a render is finer; a thumbnail does not need more
 
 
-def _cubic(x):
-    """Returns the kernel of Keys with a = -0.5."""
+def cubic(x):
+    """Returns the values at x of the kernel of Keys with a = -0.5, which is 0 from 2 on."""
     x = np.abs(x)
     return np.where(x < 1, (1.5 * x - 2.5) * x**2 + 1, np.where(x < 2, ((-0.5 * x + 2.5) * x - 4) * x + 2, 0.0))
 
@@ -39,7 +39,7 @@ def reduction(start: int, length: int, size: int, finer: int) -> np.ndarray:
     whole, first, num = fine_span(start, length, size, finer)
     fine = first + np.arange(num, dtype=np.int64)
     centres = np.clip(start + np.arange(length, dtype=np.int64), 0, size - 1) * finer + (finer - 1) / 2
-    weights = _cubic((fine - centres[:, None]) / finer) * ((fine >= 0) & (fine < whole))
+    weights = cubic((fine - centres[:, None]) / finer) * ((fine >= 0) & (fine < whole))
     total = weights.sum(1, keepdims=True)
     return (weights / np.where(total == 0, 1.0, total)).astype(np.float32)
 
