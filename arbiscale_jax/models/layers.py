@@ -161,7 +161,7 @@ def attend(q, k, v, inside=None):
 
 
 def _attend_by_heads(q, k, v, mask=None):
-    """Computes what jax.nn.dot_product_attention does, in 0.6 of its time on a CPU, where that transposes the logits."""
+    """Computes what jax.nn.dot_product_attention does, in 0.6 of its time on a CPU, where it transposes the logits."""
     q, k, v = (jnp.moveaxis(x, 2, 1) for x in (q, k, v))  # b m n c
     logits = jnp.einsum("bmqc,bmkc->bmqk", q, k).astype(jnp.float32) / math.sqrt(q.shape[-1])
     if mask is not None:
