@@ -29,7 +29,7 @@ from arbiscale_jax.artifacts import storage
 from arbiscale_jax.artifacts.weights import load_weights, save_weights
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.runtime import mesh, random
-from arbiscale_jax.training import checkpoint, clock, due, history, loop, reporting, stages, start, train
+from arbiscale_jax.training import checkpoint, clock, due, history, loop, reporting, start, train
 from arbiscale_jax.training.clock import Clock
 from arbiscale_jax.training.optimizer import Optimizer, learning_rate, make_optimizer
 from arbiscale_jax.training.stages import build_stage, stage
@@ -158,7 +158,7 @@ def test_what_a_run_cannot_start_with(toy, tmp_path):
         storage.read_config(tmp_path)
     config = toy(1).copy_and_resolve_references()
     config.stage = "decoder"
-    with pytest.raises(UserError, match="stage is one of first_stage, diffusion, align, got 'decoder'"):
+    with pytest.raises(UserError, match="stage is one of first_stage, diffusion, align, baseline, got 'decoder'"):
         train(config, tmp_path / "run")
 
 
@@ -404,8 +404,8 @@ def chain(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         train_on_one_device(patch)
         patch.setattr(loop, "optimizer_from_config", plain_optimizer)
-        fields = {name: REVERSE if name == "align" else {} for name in stages.STAGES}
-        return folder, {name: train(tiny(name, **fields[name]), folder / f"x_{name}") for name in stages.STAGES}
+        fields = {"first_stage": {}, "diffusion": {}, "align": REVERSE}
+        return folder, {name: train(tiny(name, **fields[name]), folder / f"x_{name}") for name in fields}
 
 
 def test_every_stage_trains_and_validates(chain):
