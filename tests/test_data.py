@@ -6,6 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
+from batches import first_batch
 from PIL import Image
 
 from arbiscale_jax import data
@@ -103,6 +104,12 @@ def test_batch_k_depends_on_seed_and_k_alone(config, take):
     assert not np.array_equal(batches[0]["image"], take(config, 1, seed=4)[0]["image"])
     far = take(config, 1, start_step=10**9)[0]  # at once: nothing is replayed
     assert np.isfinite(far["image"]).all()
+
+
+def test_examples_do_not_depend_on_the_size_of_a_batch(config):
+    """Batches of one example are those of which the stream is longest."""
+    pair = first_batch(config, 3, 2)
+    assert_same(first_batch(config, 3, 1), {name: x[:1] for name, x in pair.items()})
 
 
 def test_worker_processes_do_not_change_the_batches(config, take):
