@@ -40,7 +40,7 @@ def pytest_configure(config):
 LONGEST = (  # files, the longest first: begun last, one would keep a single worker busy at the end
     *("test_gpu_kit", "test_alignment", "test_experiments", "test_training", "test_restoring", "test_precision"),
     *("test_inference", "test_checkpoints", "test_local", "test_survival", "test_adversary", "test_parallel"),
-    "test_speed",
+    *("test_comparisons", "test_speed"),
 )
 
 

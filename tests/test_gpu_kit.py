@@ -25,7 +25,7 @@ def rehearse(name, folder, minutes):
 
 
 def test_photos_are_rehearsed_and_a_second_call_goes_on(tmp_path):
-    said = rehearse("photos", tmp_path, 0.3)
+    said = rehearse("photos", tmp_path, 0.1)
     order = [said.index(f"{stage} step") for stage in ("first_stage", "diffusion", "align")]
     assert order == sorted(order) and "TFLOP/s" in said and "weave" in said
     progress = json.loads((tmp_path / "out.state" / "progress.json").read_text())
