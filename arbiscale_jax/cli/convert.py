@@ -35,14 +35,11 @@ def main(argv: list[str], prog: str = "python -m arbiscale_jax.interop") -> None
     help_ = "Replace the exported model that --output holds, and the file --to-torch."
     flags.DEFINE_bool("overwrite", False, help_, flag_values=f)
     if program.wants_help(argv):
+        from arbiscale_jax.experiments.comparisons import DEFAULTS
         from arbiscale_jax.experiments.published import published
 
-        names = f"Names for --arch: {', '.join(published())}; methods: liif, sr3, idm, esrgan."
-        program.print_help(
-            USAGE.format(prog=prog),
-            f,
-            names,
-        )
+        names = f"Names for --arch: {', '.join(published())}; methods: {', '.join(DEFAULTS)}."
+        program.print_help(USAGE.format(prog=prog), f, names)
         return
     program.parse(f, argv)
     opts = program.values(f)

@@ -124,19 +124,17 @@ def _scales(text: str) -> list[float]:
 
 def _methods(opts: dict) -> list[super_resolution.Method]:
     """Makes a method of each model and of each name of an interpolation."""
-    methods = []
+    methods, options = [], dict(samples=opts["samples"], seed=opts["seed"], **sampling.given(opts))
     for name, label in evaluation_files.labels(opts["model"]).items():
         if name in protocols.INTERPOLATIONS:
             methods.append(super_resolution.interpolation(name))
             continue
         model = arbiscale_jax.load(name)
         if isinstance(model, Baseline):
-            options = dict(samples=opts["samples"], seed=opts["seed"], **sampling.given(opts))
             methods.append(super_resolution.from_baseline(label, model, **options))
             continue
         if not model.config["condition"]["enabled"] or "unet" not in model.params:
             raise UserError(f"--model={name} does not upscale; give a super-resolution model with its U-Net.")
-        options = dict(samples=opts["samples"], seed=opts["seed"], **sampling.given(opts))
         methods.append(super_resolution.from_model(label, model, **options))
     return methods
 

@@ -55,10 +55,12 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 }
 DATA = ("photos", "faces", "div2k")
 MINUTES = 30.0  # the budget on `photos`
-_SMALL = {  # networks for this budget
+_SMALL_UNET: dict[str, Any] = dict(channels=24, channel_mult=(1, 2, 3, 4), num_res_blocks=1, attention_levels=())
+_SMALL_UNET |= dict(num_groups=8, dropout=0.0, timesteps=1000, first_beta=1e-4, last_beta=2e-2, steps=50)
+_SMALL: dict[str, dict[str, Any]] = {  # networks for this budget
     "liif": dict(channels=32, blocks=8, hidden=(64, 64, 64)),
-    "sr3": dict(channels=24, channel_mult=(1, 2, 3, 4), num_res_blocks=1, num_groups=8, dropout=0.0, scale=4.0),
-    "idm": dict(channels=24, channel_mult=(1, 2, 3, 4), num_res_blocks=1, num_groups=8, dropout=0.0, scale=4.0),
+    "sr3": _SMALL_UNET,
+    "idm": _SMALL_UNET,
     "esrgan": dict(features=32, growth=16, blocks=4),
 }
 
@@ -77,16 +79,12 @@ def get_comparison_config(method: str, data: str) -> ml_collections.ConfigDict:
         raise ValueError(f"The methods are {', '.join(DEFAULTS)} on {', '.join(DATA)}, got {method!r}, {data!r}.")
     config = get_base_config()
     config.stage = "baseline"
+    scale = 8 if data == "faces" and method != "esrgan" else 4
     fields = DEFAULTS[method] | (_SMALL[method] if data == "photos" else {})
+    if "scale" in fields:
+        fields["scale"] = float(scale)
     config.model = ml_collections.ConfigDict({"baseline": fields})
-    lr_size = {"faces": 16, "div2k": 48, "photos": 32}[data]
-    if method == "esrgan" and data == "div2k":
-        lr_size = 32  # crops of 128 pixels
-    scale = round(fields.get("scale", 8 if data == "faces" else 4))
-    if method in ("sr3", "idm") and data == "div2k":
-        config.model.baseline.scale, scale = 4.0, 4
-    if method == "esrgan":
-        scale = 4
+    lr_size = {"faces": 16, "div2k": 32 if method == "esrgan" else 48, "photos": 32}[data]  # ESRGAN: 128-pixel crops
     size = lr_size * scale
     config.data.update(image_size=size, lr_size=lr_size, target_min=size, target_max=size, target_patch=lr_size)
     if method == "liif":
@@ -109,12 +107,9 @@ def _liif(config, data: str) -> None:
 
 
 def _diffusion(config, data: str) -> None:
-    config.model.baseline.attention_levels = (3,) if data != "photos" else ()
-    if data == "photos":
-        config.model.baseline.update(timesteps=1000, first_beta=1e-4, last_beta=2e-2, steps=50)
-        return
-    batch = 256 if config.model.baseline.method == "sr3" else 32
-    config.train.update(steps=1_000_000, batch_size=batch, learning_rate=1e-4, ema_decay=0.9999)
+    if data != "photos":
+        batch = 256 if config.model.baseline.method == "sr3" else 32
+        config.train.update(steps=1_000_000, batch_size=batch, learning_rate=1e-4, ema_decay=0.9999)
 
 
 def _esrgan(config, data: str) -> None:

@@ -18,6 +18,7 @@ from arbiscale_jax.baselines.idm_unet import IDM
 from arbiscale_jax.baselines.sr3_unet import SR3UNet
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.interop.checkpoint_files import is_floating
+from arbiscale_jax.interop.liif_layout import edsr_entries
 
 PREFIX = "denoise_fn."  # what the names of the U-Net's tensors begin with
 SR3_TITLE = "SR3's state dict"
@@ -257,12 +258,8 @@ def _implicit_pairs(torch: str, path: tuple[str, ...]) -> Iterator[Pair]:
 
 def _encoder_pairs(blocks: int) -> Iterator[Pair]:
     """Lists the tensors of the network that makes IDM's condition."""
-    path = ("encoder", "edsr")
-    yield from _layer("encoder.head.0", (*path, "conv_in"))
-    for i in range(blocks):
-        yield from _layer(f"encoder.body.{i}.body.0", (*path, f"block_{i}", "conv1"))
-        yield from _layer(f"encoder.body.{i}.body.2", (*path, f"block_{i}", "conv2"))
-    yield from _layer(f"encoder.body.{blocks}", (*path, "conv_out"))
+    for entry in edsr_entries(blocks, path=("encoder", "edsr")):
+        yield from _layer(entry.torch, entry.path)
     yield from _layer("encoder.tail.0", ("encoder", "conv_out"))
 
 

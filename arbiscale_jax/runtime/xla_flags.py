@@ -11,7 +11,7 @@ FLAG = "--xla_cpu_experimental_ynn_fusion_type"
 def prefer_eigen() -> None:
     """Makes XLA compute convolutions on a CPU with Eigen and not with YNNPACK, unless XLA_FLAGS decides.
 
-    YNNPACK is the default of JAX 0.10. It takes up to 1.5 times as long for convolutions, and up to 2.6 times as long
+    YNNPACK is the default of JAX 0.10. It takes up to 1.3 times as long for convolutions, and up to 2.5 times as long
     for their gradients (docs/RESULTS.md, "Speed on a CPU"). XLA reads the variable when it compiles its first program,
     so a later call has no effect.
     """

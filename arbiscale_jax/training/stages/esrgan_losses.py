@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.perceptual import Lpips, before_activation
 
+from .adversary import discriminator_loss
+
 LAYER = 12  # conv5_3 of VGG-16, the last of its 13 convolutions
 ADVERSARIAL_WEIGHT, PIXEL_WEIGHT = 5e-3, 1e-2  # lambda and eta (section 4.1)
 
@@ -41,8 +43,7 @@ def relativistic_discriminator_loss(real, fake):
     Returns:
       The loss, a scalar.
     """
-    detected, fooled = relativistic_logits(real, fake), relativistic_logits(fake, real)
-    return jnp.mean(jax.nn.softplus(-detected)) + jnp.mean(jax.nn.softplus(fooled))
+    return discriminator_loss(relativistic_logits(real, fake), relativistic_logits(fake, real), "logistic")
 
 
 def relativistic_generator_loss(real, fake):

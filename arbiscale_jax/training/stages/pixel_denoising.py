@@ -5,7 +5,7 @@ SR3 sees images of one size, and IDM images of several, in turns.
 
 import jax.numpy as jnp
 
-from arbiscale_jax import baselines, diffusion, models
+from arbiscale_jax import baselines, diffusion
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.runtime.random import fold_name
 
@@ -71,7 +71,6 @@ def make_stage(config) -> s.Stage:
             lambda p, x_t, level, c: eps_fn(p, c, size)(x_t, level), alpha_bar, steps=min(EVAL_STEPS, len(alpha_bar))
         )
         x_hat = sample(fold_name(key, "sample"), params, lr, x.shape)
-        panels = [x, x_hat, models.interpolate(lr, x.shape[1:3], "bicubic")]
-        return {"loss": loss_at(params, batch, key), "psnr": s.psnr(x_hat, x)}, jnp.stack(panels, axis=1)
+        return {"loss": loss_at(params, batch, key), "psnr": s.psnr(x_hat, x)}, s.beside_bicubic(batch, x_hat)
 
     return s.Stage(init, ("baseline",), loss_fn, eval_fn)

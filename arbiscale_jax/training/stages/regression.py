@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from arbiscale_jax import baselines, models
+from arbiscale_jax import baselines
 
 from . import stage as s
 
@@ -35,7 +35,6 @@ def make_stage(config) -> s.Stage:
         x, lr = batch["image"], batch["lr"]
         x_hat = jax.lax.map(lambda one: net.apply({"params": params["baseline"]}, one[None], (size, size))[0], lr)
         loss, _ = loss_fn(params, frozen, batch, key)
-        panels = [x, x_hat, models.interpolate(lr, x.shape[1:3], "bicubic")]
-        return {"loss": loss, "psnr": s.psnr(x_hat, x)}, jnp.stack(panels, axis=1)
+        return {"loss": loss, "psnr": s.psnr(x_hat, x)}, s.beside_bicubic(batch, x_hat)
 
     return s.Stage(init, ("baseline",), loss_fn, eval_fn)

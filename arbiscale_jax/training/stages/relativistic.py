@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from arbiscale_jax import baselines, models
+from arbiscale_jax import baselines
 from arbiscale_jax.errors import UserError
 
 from . import esrgan_losses as losses
@@ -44,11 +44,9 @@ def make_stage(config) -> s.Stage:
         return total + d, {"loss": total, "l1": pixel, "percep": percep, "g": g, "d": d}
 
     def eval_fn(params, frozen, batch, key):
-        x, lr = batch["image"], batch["lr"]
-        x_hat = net.apply({"params": params["baseline"]}, lr)
-        panels = [x, x_hat, models.interpolate(lr, x.shape[1:3], "bicubic")]
+        x, x_hat = batch["image"], net.apply({"params": params["baseline"]}, batch["lr"])
         metrics = {"loss": jnp.mean(losses.pixel_loss(x_hat, x)), "psnr": s.psnr(x_hat, x)}
-        return metrics, jnp.stack(panels, axis=1)
+        return metrics, s.beside_bicubic(batch, x_hat)
 
     return s.Stage(init, ("baseline",), loss_fn, eval_fn, lpips=vgg, critic=critic)
 

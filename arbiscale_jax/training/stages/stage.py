@@ -219,6 +219,12 @@ def render_whole(net, weights, z, size: int):
     return jax.lax.map(lambda one: net.apply({"params": weights}, one[None], rows, cols, method="render")[0], z)
 
 
+def beside_bicubic(batch, x_hat):
+    """Returns the panels [b 3 H W 3] of a super-resolution validation: the image, the result x_hat, and bicubic."""
+    x = batch["image"]
+    return jnp.stack([x, x_hat, models.interpolate(batch["lr"], x.shape[1:3], "bicubic")], axis=1)
+
+
 def psnr(x_hat, x):
     """Computes the peak signal-to-noise ratio in dB of images in [-1, 1], as the mean over the batch, a scalar."""
     error = jnp.mean(jnp.square(jnp.clip(x_hat, -1, 1) - x), axis=(1, 2, 3))
