@@ -1,4 +1,4 @@
-"""ESRGAN (Wang et al. 2018) on real photographs, at the budget of 30 minutes of two CPU cores that all methods get.
+"""ESRGAN (Wang et al. 2018) on real photographs, at the budget of 30 CPU minutes that all methods get.
 
 Run: python run_train.py --config configs/baselines_esrgan_photos.py
 Needs data/photos, a folder of pictures (several joined by commas: --config.data.root=A,B).

@@ -12,6 +12,7 @@ from arbiscale_jax.experiments import get_base_config
 CHOICES = {
     **{f"model.baseline.{name}": choices for name, choices in baselines.CHOICES.items()},
     "model.first_stage.architecture": models.FIRST_STAGES,
+    "model.first_stage.decoder": models.DECODERS,
     "model.first_stage.decoder_attention": models.DECODER_ATTENTION,
     "model.first_stage.norm": models.NORMS,
     "model.unet.architecture": models.UNETS,

@@ -21,6 +21,7 @@ def get_base_config() -> ml_collections.ConfigDict:
             model=dict(  # the model, as an exported model's config.json stores it
                 first_stage=dict(  # encoder E and decoder D, paper 4.2
                     architecture="conv",  # conv (the paper's), or linear_code: a linear code with a learnt correction
+                    decoder="conv",  # for conv: D, conv (the paper's), or pointwise: f_theta sees single latent cells
                     z_channels=3,  # number of channels of the latent
                     double_z=False,  # whether E gives a mean and a log-variance
                     ch=128,  # channels at the first level; for linear_code at every level

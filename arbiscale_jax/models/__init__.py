@@ -2,6 +2,7 @@
 
 from .build import (
     DECODER_ATTENTION,
+    DECODERS,
     FIRST_STAGES,
     UNETS,
     attention_levels,
@@ -26,6 +27,7 @@ from .resize import METHODS, cut_border, interpolate, reflect, reflect_border
 from .unet import UNet
 
 __all__ = [
+    "DECODERS",
     "DECODER_ATTENTION",
     "FIRST_STAGES",
     "LEAST_UNET_SIDE",

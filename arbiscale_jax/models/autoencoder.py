@@ -85,6 +85,19 @@ class ConvEncoder(_Tower):
         return conv1x1(features, name="quant_conv")(x)  # b H/f W/f c or 2c
 
 
+class PointwiseDecoder(nn.Module):
+    """Maps a latent [b h w c] to features [b h w c] by a 1x1 convolution alone, so that f_theta sees single cells.
+
+    It takes the place of D in the ablation of the decoder ("MLP" in the paper's Table 6).
+    """
+
+    z_channels: int  # c, channels of the latent
+
+    @nn.compact
+    def __call__(self, z):
+        return conv1x1(self.z_channels, name="post_quant_conv")(z)
+
+
 class ConvDecoder(_Tower):
     """Maps a latent [b h w c] to features [b h w ch * ch_mult[0]]; it mirrors the encoder, but upsamples nothing."""
 

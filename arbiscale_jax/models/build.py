@@ -5,16 +5,22 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from .autoencoder import ConvDecoder, ConvEncoder
+from .autoencoder import ConvDecoder, ConvEncoder, PointwiseDecoder
 from .first_stage import FirstStage
 from .liif import Liif
 from .local import LinearEncoder, LocalUNet, SubcellDecoder
 from .unet import UNet
 
 FIRST_STAGES, UNETS = ("conv", "linear_code"), ("adm", "local")  # architectures
+DECODERS = ("conv", "pointwise")  # D of the architecture conv
 DECODER_ATTENTION = ("constant", "doubled")  # rules for the nominal resolution in D, see attention_levels
 _ADDED = {  # fields that were added later, with their values for a configuration that lacks them
-    "first_stage": {"architecture": "conv", "norm": "group", "subcell": {"blocks": 4, "features": 32, "convs": 2}},
+    "first_stage": {
+        "architecture": "conv",
+        "decoder": "conv",
+        "norm": "group",
+        "subcell": {"blocks": 4, "features": 32, "convs": 2},
+    },
     "unet": {"architecture": "adm", "norm": "group", "mid_attention": True, "strength": False},
     "sampling": {
         "restore": -1.0,
@@ -114,7 +120,7 @@ def build_first_stage(model: Mapping, dtype=jnp.float32, remat: bool = False) ->
       remat: recompute activations in the backward pass, which saves memory in training.
 
     Raises:
-      ValueError: if the architecture is unknown, or linear_code is combined with double_z.
+      ValueError: if the architecture or D is unknown, or linear_code is combined with double_z.
     """
     model = complete(model)
     cfg, liif = model["first_stage"], model["liif"]
@@ -123,8 +129,13 @@ def build_first_stage(model: Mapping, dtype=jnp.float32, remat: bool = False) ->
     if cfg["architecture"] == "conv":
         shared |= dict(ch_mult=tuple(cfg["ch_mult"]), mid_attention=cfg["mid_attention"])
         encoder = ConvEncoder(**shared, attn_levels=attention_levels(cfg, "encoder"), double_z=cfg["double_z"])
-        decoder = ConvDecoder(**shared, attn_levels=attention_levels(cfg, "decoder"))
-        features = cfg["ch"] * cfg["ch_mult"][0]
+        if cfg["decoder"] == "conv":
+            decoder = ConvDecoder(**shared, attn_levels=attention_levels(cfg, "decoder"))
+            features = cfg["ch"] * cfg["ch_mult"][0]
+        elif cfg["decoder"] == "pointwise":
+            decoder, features = PointwiseDecoder(cfg["z_channels"]), cfg["z_channels"]
+        else:
+            raise ValueError(f"model.first_stage.decoder is one of {DECODERS}, got {cfg['decoder']!r}.")
     elif cfg["architecture"] == "linear_code":
         if cfg["double_z"]:
             raise ValueError("A linear_code first stage has no variance; set model.first_stage.double_z=False.")
