@@ -138,6 +138,11 @@ def random_weights(config: Mapping) -> dict:
         "first_stage": jax.eval_shape(net.init, key, x, models.axis(4, 8), models.axis(4, 8))["params"],
         "unet": jax.eval_shape(unet.init, key, z, t, z)["params"],
     }
+    return draw_weights(shapes)
+
+
+def draw_weights(shapes) -> dict:
+    """Draws weights of these shapes as `random_weights` does."""
     block = np.random.default_rng(0).standard_normal(2**20, np.float32)
 
     def draw(path, shape):

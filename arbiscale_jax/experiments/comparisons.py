@@ -118,20 +118,21 @@ def get_compared_config(stage: str) -> ml_collections.ConfigDict:
         raise ValueError(f"The stages are {', '.join(SHARES)}, got {stage!r}.")
     config = get_base_config()
     config.stage = stage
-    config.model.first_stage.update(z_channels=8, double_z=True, ch=32, ch_mult=(1, 2, 2), num_res_blocks=1)
+    config.model.first_stage.update(z_channels=8, double_z=True, ch=24, ch_mult=(1, 2, 2), num_res_blocks=1)
     config.model.first_stage.update(mid_attention=False, num_groups=8, resolution=128)
     config.model.liif.hidden = (64, 64, 64, 64)
-    config.model.unet.update(model_channels=64, channel_mult=(1, 2, 3), num_res_blocks=1, attention_rates=())
+    config.model.unet.update(model_channels=48, channel_mult=(1, 2, 3), num_res_blocks=1, attention_rates=())
+    config.model.unet.num_groups = 8
     config.model.condition.update(enabled=True, upsampling=4.0)
     config.model.sampling.update(steps=50, size=128)
-    config.data.update(source="folder", root="data/photos", transpose=True, image_size=128)
-    config.data.update(target_min=64, target_max=256, target_patch=48)
+    config.data.update(source="folder", root="data/photos", transpose=True, image_size=64)
+    config.data.update(target_min=32, target_max=128, target_patch=32)  # up to twice the size that E sees
     config.train.update(steps=1_000_000, minutes=SHARES[stage], batch_size=8, warmup_steps=50, ema_decay=0.999)
     config.train.update(schedule="cosine", final_lr=0.02, val_every=1000, checkpoint_every=500)
     config.train.learning_rate = {"first_stage": 1.5e-3, "diffusion": 1e-3, "align": 5e-5}[stage]
     config.loss.update(lpips_net="alex", lpips_weight=0.5, kl_weight=5e-4)
     if stage != "first_stage":
-        config.data.update(lr_size=32, target_min=128, target_max=128)
+        config.data.update(image_size=128, lr_size=32, target_min=128, target_max=128, target_patch=64)
     if stage == "align":
         config.loss.weight_cap = 1.0
     return config.lock()
