@@ -23,6 +23,7 @@ if jax.__version__.startswith("0.10."):  # an unknown flag ends the process, and
     os.environ.setdefault("XLA_FLAGS", f"{quick} {xla_flags.FLAG}=")  # the last is the package's own choice
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_disable_most_optimizations", True)  # most of the time is compilation
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # the same for the processes that tests start
 jax.config.update("jax_numpy_rank_promotion", "raise")  # what is broadcast says so
 gc.freeze()  # what was imported stays
 gc.set_threshold(100_000, 50, 100)  # tracing makes many objects, which collections walk through

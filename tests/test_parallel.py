@@ -30,10 +30,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
-    """Of subprocesses: the package, a shared cache of compiled programs, quick compilation."""
+    """Of subprocesses: the package, and a shared cache of compiled programs."""
     cache = str(tmp_path_factory.mktemp("compiled_by_programs"))
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
-    return os.environ | {"PYTHONPATH": path, "ARBISCALE_CACHE": cache, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    return os.environ | {"PYTHONPATH": path, "ARBISCALE_CACHE": cache}
 
 
 # --- where things lie ---
