@@ -222,16 +222,3 @@ def test_the_perceptual_loss_is_that_of_the_last_convolution_before_its_activati
     assert np.all(difference > 0.1) and features(x).min() < 0  # nothing has passed a ReLU
     with pytest.raises(ValueError, match="alex is from 0 to 4, got 12"):
         losses.perceptual_loss(Lpips("alex", convs[:5], ()), x_hat, x)
-
-
-def test_interpolation_goes_from_one_network_to_the_other():
-    psnr, gan = ({"conv": {"kernel": np.float32([[a, b]]), "bias": np.float32([a])}} for a, b in ((1, 2), (3, -2)))
-    for alpha, wanted in ((0, psnr), (1, gan), (0.25, {"conv": {"kernel": [[1.5, 1.0]], "bias": [1.5]}})):
-        found = losses.interpolate_networks(psnr, gan, alpha)
-        for name in ("kernel", "bias"):
-            np.testing.assert_array_equal(found["conv"][name], wanted["conv"][name])
-    other = {"conv": {"kernel": np.zeros((1, 3), np.float32), "bias": gan["conv"]["bias"]}}
-    with pytest.raises(UserError, match=r"\['kernel'\] is \(1, 2\) in the first and \(1, 3\) in the second"):
-        losses.interpolate_networks(psnr, other, 0.5)
-    with pytest.raises(UserError, match=r"\['extra'\] is no such array in the first"):
-        losses.interpolate_networks(psnr, {**gan, "extra": np.zeros(1)}, 0.5)

@@ -55,28 +55,13 @@ def add_noise(x, eps, noise_level):
     return signal * x + noise * eps
 
 
-def predict_x(x_t, eps_hat, noise_level):
-    """Solves `add_noise` for the image, given predicted noise (SR3 Eq. 9).
-
-    Args:
-      x_t: noisy images, [b h w c].
-      eps_hat: predicted noise, [b h w c].
-      noise_level: sqrt(alpha_bar) in (0, 1], [b].
-
-    Returns:
-      x-hat, [b h w c].
-    """
-    signal, noise = _amounts(noise_level)
-    return (x_t - noise * eps_hat) / signal
-
-
 def _amounts(noise_level):
     """Returns noise_level and sqrt(1 - noise_level^2) as [b 1 1 1]; the product is precise in float32 close to 1."""
     level = noise_level[:, None, None, None]
     return level, jnp.sqrt((1 - level) * (1 + level))
 
 
-def training_loss(key, eps_fn: Callable, x, alpha_bar, *, total: bool = False):
+def training_loss(key, eps_fn: Callable, x, alpha_bar):
     """Returns the training loss |eps_hat - eps| at random noise levels (SR3 Eq. 6 with p = 1).
 
     Args:
@@ -84,8 +69,6 @@ def training_loss(key, eps_fn: Callable, x, alpha_bar, *, total: bool = False):
       eps_fn: function (x_t [b h w c], noise_level [b]) -> eps_hat [b h w c].
       x: images in [-1, 1], [b h w c].
       alpha_bar: [T] on the host.
-      total: sum over pixels and channels instead of their mean. The public code sums in the loss and then divides by
-        the number of elements in its training step, which is the mean.
 
     Returns:
       [b].
@@ -94,7 +77,7 @@ def training_loss(key, eps_fn: Callable, x, alpha_bar, *, total: bool = False):
     noise_level = draw_noise_level(key_level, alpha_bar, len(x))
     eps = jax.random.normal(key_eps, x.shape)
     error = jnp.abs(eps_fn(add_noise(x, eps, noise_level), noise_level) - eps)
-    return jnp.sum(error, axis=(1, 2, 3)) if total else jnp.mean(error, axis=(1, 2, 3))
+    return jnp.mean(error, axis=(1, 2, 3))
 
 
 def sample(

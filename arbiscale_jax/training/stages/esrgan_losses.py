@@ -1,13 +1,11 @@
-"""Computes the losses of ESRGAN and the interpolation of its networks (Wang et al. 2018, sections 3.2 to 3.4).
+"""Computes the losses of ESRGAN (Wang et al. 2018, sections 3.2 and 3.3).
 
 Logits C(x) are those of a discriminator before its sigmoid. They may have any shape, one per image or one per patch;
 the mean over the mini-batch, E[.] in the paper, is the mean over all of them.
 """
 
-import jax
 import jax.numpy as jnp
 
-from arbiscale_jax.errors import UserError
 from arbiscale_jax.perceptual import Lpips, before_activation
 
 from .adversary import discriminator_loss
@@ -118,28 +116,3 @@ def generator_objective(
       The loss, shaped like `perceptual`.
     """
     return perceptual + adversarial_weight * adversarial + pixel_weight * pixel
-
-
-def interpolate_networks(psnr, gan, alpha: float):
-    """Computes (1 - alpha) theta_PSNR + alpha theta_GAN, network interpolation (section 3.4, Eq. 4).
-
-    Args:
-      psnr: the parameters of a network trained with the L_1 loss alone, a tree of arrays.
-      gan: the parameters of the same network fine-tuned with `generator_objective`.
-      alpha: a number in [0, 1]; 0 gives `psnr` and 1 gives `gan`.
-
-    Returns:
-      A tree like `psnr`.
-
-    Raises:
-      UserError: if the trees differ in a name or in the shape of an array.
-    """
-    shapes = [{jax.tree_util.keystr(p): jnp.shape(x) for p, x in jax.tree.leaves_with_path(t)} for t in (psnr, gan)]
-    for name in (shapes[0] | shapes[1]).keys():
-        found = [one.get(name, "no such array") for one in shapes]
-        if found[0] != found[1]:
-            raise UserError(
-                f"Networks to interpolate must have the same arrays, but {name} is {found[0]} in the first and "
-                f"{found[1]} in the second."
-            )
-    return jax.tree.map(lambda p, g: (1 - alpha) * p + alpha * g, psnr, gan)
