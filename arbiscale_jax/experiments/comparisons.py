@@ -56,7 +56,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 }
 DATA = ("photos", "faces", "div2k")
 MINUTES = 15.0  # the budget on `photos`, of two cores
-SHARES = {"first_stage": 5.0, "diffusion": 6.0, "align": 4.0}  # of these minutes, for the paper's own method
+SHARES = {"first_stage": 6.0, "diffusion": 6.0, "align": 3.0}  # of these minutes, for the paper's own method
 _SMALL_UNET: dict[str, Any] = dict(channels=24, channel_mult=(1, 2, 3, 4), num_res_blocks=1, attention_levels=())
 _SMALL_UNET |= dict(num_groups=8, dropout=0.0, timesteps=1000, first_beta=1e-4, last_beta=2e-2, steps=50)
 _SMALL: dict[str, dict[str, Any]] = {  # networks for this budget
@@ -119,7 +119,7 @@ def get_compared_config(stage: str) -> ml_collections.ConfigDict:
         raise ValueError(f"The stages are {', '.join(SHARES)}, got {stage!r}.")
     config = get_base_config()
     config.stage = stage
-    config.model.first_stage.update(z_channels=8, double_z=True, ch=24, ch_mult=(1, 2, 2), num_res_blocks=1)
+    config.model.first_stage.update(z_channels=32, double_z=True, ch=24, ch_mult=(1, 2, 2), num_res_blocks=1)
     config.model.first_stage.update(mid_attention=False, num_groups=8, resolution=128)
     config.model.liif.hidden = (64, 64, 64, 64)
     config.model.unet.update(model_channels=48, channel_mult=(1, 2, 3), num_res_blocks=1, attention_rates=())
@@ -128,9 +128,9 @@ def get_compared_config(stage: str) -> ml_collections.ConfigDict:
     config.model.sampling.update(steps=50, size=64)
     config.data.update(source="folder", root="data/photos", transpose=True, image_size=64)
     config.data.update(target_min=32, target_max=128, target_patch=32)  # up to twice the size that E sees
-    config.train.update(steps=1_000_000, minutes=SHARES[stage], batch_size=8, warmup_steps=50, ema_decay=0.999)
+    config.train.update(steps=1_000_000, minutes=SHARES[stage], batch_size=8, warmup_steps=50, ema_decay=0.995)
     config.train.update(schedule="cosine", final_lr=0.02, val_every=1000, checkpoint_every=500)
-    config.train.learning_rate = {"first_stage": 1.5e-3, "diffusion": 1e-3, "align": 5e-5}[stage]
+    config.train.learning_rate = {"first_stage": 2e-3, "diffusion": 1e-3, "align": 5e-5}[stage]
     config.loss.update(lpips_net="alex", lpips_weight=0.5, kl_weight=5e-4)
     if stage != "first_stage":
         config.data.update(lr_size=16, target_min=64, target_max=64)  # the picture's own size, Eq. 7
