@@ -127,6 +127,7 @@ def get_compared_config(stage: str) -> ml_collections.ConfigDict:
     config.model.condition.update(enabled=True, upsampling=4.0)
     config.model.sampling.update(steps=50, size=64)
     config.data.update(source="folder", root="data/photos", transpose=True, image_size=64)
+    config.data.recolor = 0.5  # an encoder that saw few hues loses the others
     config.data.update(target_min=32, target_max=128, target_patch=32)  # up to twice the size that E sees
     config.train.update(steps=1_000_000, minutes=SHARES[stage], batch_size=8, warmup_steps=50, ema_decay=0.995)
     config.train.update(schedule="cosine", final_lr=0.02, val_every=1000, checkpoint_every=500)
