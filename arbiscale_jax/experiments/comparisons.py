@@ -120,10 +120,10 @@ def get_compared_config(stage: str) -> ml_collections.ConfigDict:
     config = get_base_config()
     config.stage = stage
     config.model.first_stage.update(z_channels=32, double_z=True, ch=24, ch_mult=(1, 2, 2), num_res_blocks=1)
-    config.model.first_stage.update(mid_attention=False, num_groups=8, resolution=128)
+    config.model.first_stage.update(mid_attention=False, num_groups=1, resolution=128)  # more groups lose the mean colour
     config.model.liif.hidden = (64, 64, 64, 64)
     config.model.unet.update(model_channels=48, channel_mult=(1, 2, 3), num_res_blocks=1, attention_rates=())
-    config.model.unet.num_groups = 8
+    config.model.unet.num_groups = 4
     config.model.condition.update(enabled=True, upsampling=4.0)
     config.model.sampling.update(steps=50, size=64)
     config.data.update(source="folder", root="data/photos", transpose=True, image_size=64)
