@@ -120,7 +120,8 @@ def get_compared_config(stage: str) -> ml_collections.ConfigDict:
     config = get_base_config()
     config.stage = stage
     config.model.first_stage.update(z_channels=32, double_z=True, ch=24, ch_mult=(1, 2, 2), num_res_blocks=1)
-    config.model.first_stage.update(mid_attention=False, num_groups=1, resolution=128)  # more groups lose the mean colour
+    config.model.first_stage.update(mid_attention=False, resolution=128)
+    config.model.first_stage.num_groups = 1  # several groups lose the mean colour at this budget
     config.model.liif.hidden = (64, 64, 64, 64)
     config.model.unet.update(model_channels=48, channel_mult=(1, 2, 3), num_res_blocks=1, attention_rates=())
     config.model.unet.num_groups = 4
