@@ -1,7 +1,8 @@
 """Renders windows of images of any size, which need not exist as a whole, from latents of any size."""
 
+import copy
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -27,6 +28,24 @@ class Placed(NamedTuple):
     left: int
 
 
+@dataclass
+class Kept:
+    """Holds what rendering one view of a latent leaves for the next."""
+
+    features: dict[Any, jax.Array]  # D's features by block, the one that was used last at the end
+    most: int  # bytes of features that may be held while those of another block are computed
+    moments: models.Statistics | None = None  # of D's norms over all blocks
+
+    def make_room(self) -> None:
+        """Forgets features, those that were used longest ago first, so that those of a block of their size fit."""
+        while self.features and self.size() + max(one.nbytes for one in self.features.values()) > self.most:
+            self.features.pop(next(iter(self.features)))
+
+    def size(self) -> int:
+        """Returns the bytes of the features."""
+        return sum(one.nbytes for one in self.features.values())
+
+
 class Renderer:
     """Renders one latent. D is applied to blocks, and f_theta to tiles that are fixed to the whole image.
 
@@ -40,10 +59,17 @@ class Renderer:
       most: largest side of a block in latent cells, by default BLOCK, or if D has a statistic over space, as many as
         fit in memory.
       placed: D's features, if they have been computed together with others.
+      keep: how many bytes of D's features are kept; those of the last block are kept in any case.
     """
 
     def __init__(
-        self, engine: Engine, z: np.ndarray, view: View, most: int | None = None, placed: Placed | None = None
+        self,
+        engine: Engine,
+        z: np.ndarray,
+        view: View,
+        most: int | None = None,
+        placed: Placed | None = None,
+        keep: int = 0,
     ):
         self.engine, self.z, self.view, self.placed = engine, z, view, placed
         self.border, reach = engine.networks.border, models.decoder_reach(engine.config)
@@ -58,7 +84,13 @@ class Renderer:
             for side in (self.rows, self.cols)
         ]
         self.blended = reach is None and len(self.rows) * len(self.cols) > 1
-        self._kept: tuple[Any, Any] = (None, None)  # the last block and its features
+        self.kept = Kept({}, keep)
+
+    def viewing(self, view: View) -> "Renderer":
+        """Returns a renderer of another view of the same latent, with the same statistics, that shares what is kept."""
+        other = copy.copy(self)
+        other.view, other.sides = view, make_sides(self.engine.config, self.z.shape[:2], view.size, self.engine.tile)
+        return other
 
     def bands(self) -> Iterator[tuple[int, np.ndarray]]:
         """Yields (first row within the box, rows [n, width, 3]) from the top down."""
@@ -126,17 +158,23 @@ class Renderer:
         """Returns D's features [1 h' w' d] of a block, of which the last is kept."""
         if self.placed:
             return self.placed.features
-        if self._kept[0] != block:
+        features = self.kept.features.pop(block, None)
+        if features is None:
+            self.kept.make_room()
             part = bordered(self.z, self.border, block)
-            self._kept = (block, compute_features(self.engine, self.sheet, [(part, 0, 0)], self._moments))
-        return self._kept[1]
+            features = compute_features(self.engine, self.sheet, [(part, 0, 0)], self._moments())
+        self.kept.features[block] = features  # the block that was used last comes last
+        return features
 
-    @cached_property
     def _moments(self) -> models.Statistics | None:
         """Returns the moments of D's norms over all blocks, or None if each block has its own."""
         if not self.blended or self.view.statistics != "whole":
             return None
+        if self.kept.moments is None:
+            self.kept.moments = self._gathered()
+        return self.kept.moments
 
+    def _gathered(self) -> models.Statistics:
         def calls():
             for block in ((row, col) for row in self.rows for col in self.cols):
                 z, inside = lay_blocks(self.sheet, [(bordered(self.z, self.border, block), 0, 0)])
