@@ -25,7 +25,6 @@ from arbiscale_jax.cli import (
     export,
     files,
     main,
-    picture_files,
     program,
     run_quickstart,
     sample,
@@ -34,7 +33,7 @@ from arbiscale_jax.cli import (
 )
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.experiments import get_base_config
-from arbiscale_jax.images import read_image
+from arbiscale_jax.images import read_image, row_saving
 
 ROOT = Path(__file__).parent.parent
 
@@ -333,7 +332,7 @@ def test_upscale_writes_images_of_the_right_size_under_their_names(folder, monke
     assert resolved["steps"] == 3 and resolved["sampler"] == "ddim"
     assert resolved["samples"] == 2 and resolved["scale"] is None
     assert "wrote out2/photo_10x20_0.png" in capsys.readouterr().out
-    monkeypatch.setattr(picture_files, "WHOLE_PIXELS", 10)  # as images that are larger than memory
+    monkeypatch.setattr(row_saving, "WHOLE_PIXELS", 10)  # as images that are larger than memory
     assert program.run(sample.main, [*GOOD, "--scale=1000", "--box=7,8,20,30", "--seed=9"]) == 0
     window = pixels("out/photo_x1000_at_7_8_20_30.png")
     assert window.shape == (20, 30, 3) and (window == 9).all()

@@ -10,6 +10,7 @@ from PIL import Image, ImageCms
 
 from arbiscale_jax import images
 from arbiscale_jax.cli import main, picture_files, program
+from arbiscale_jax.images import row_saving
 
 
 class Nearest:
@@ -64,7 +65,7 @@ def test_channels_and_depth_are_those_of_the_input(nearest, monkeypatch, channel
     pixels = RNG.integers(0, np.iinfo(dtype).max + 1, (6, 5, channels)).astype(dtype)
     images.save(f"a{suffix}", pixels)
     if not whole:  # as a result that is larger than memory
-        monkeypatch.setattr(picture_files, "WHOLE_PIXELS", 10)
+        monkeypatch.setattr(row_saving, "WHOLE_PIXELS", 10)
     assert upscale(f"--input=a{suffix}", "--format=same") == 0
     found = images.read(f"out/a_x2{suffix}").pixels
     assert found.dtype == dtype

@@ -1,6 +1,5 @@
 """Reads the pictures and writes the results of `upscale` and `generate`: the one place that knows formats of files."""
 
-import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,14 +9,13 @@ from PIL import Image
 
 from arbiscale_jax import images
 from arbiscale_jax.errors import UserError
+from arbiscale_jax.images.row_saving import save_rows
 from arbiscale_jax.images.saving import FORMATS, FRAME_FORMATS, check_file
-from arbiscale_jax.images.streams import open_stream
 
 SUFFIXES = tuple(FORMATS | FRAME_FORMATS)  # what a result's name may end with
 CHOICES = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tif", "avif": ".avif"}  # of --format
 SAME = "same"  # the choice of --format that keeps each input's own
 WITHOUT_LOSS = ("png", "tiff")
-WHOLE_PIXELS = 16_000_000  # a PNG file up to this size is written as a whole, by Pillow, whose files are smaller
 _FAMILY = {"MPO": "JPEG"}  # formats whose first picture is another's
 _OF_CAMERAS = {".heic", ".heif", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"}
 _BITS_8 = ("JPEG", "WEBP", "AVIF", "GIF")
@@ -120,17 +118,8 @@ def write(
     Raises:
       UserError: if the file cannot be written.
     """
-    rows = iter(rows)
-    first = next(rows)
-    rows = itertools.chain([first], rows)
     kept = None if opts.get("no-metadata") else metadata
-    kind, large = FORMATS[path.suffix.lower()], size[0] * size[1] > WHOLE_PIXELS
-    if kind == "TIFF" or (kind == "PNG" and large):
-        with open_stream(path, size, first.shape[2], first.dtype, kept) as stream:
-            for some in rows:
-                stream.write(some)
-        return
-    images.save(path, np.concatenate(list(rows)), quality=opts["quality"], metadata=kept)
+    save_rows(path, size, rows, quality=opts["quality"], metadata=kept)
 
 
 def write_frames(path: Path, frames: Sequence[images.Frame], loop: int | None, opts: dict) -> None:
