@@ -38,6 +38,9 @@ def main(argv: list[str], prog: str = "arbiscale serve") -> int:
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         raise UserError(f"The server needs {' and '.join(missing)}; install the extra web: pip install -e '.[web]'.")
+    store = Path(opts["store"]) if opts["store"] else None
+    if store is not None and store.exists() and not (store.is_dir() and os.access(store, os.W_OK)):
+        raise UserError(f"--store={store} is no folder that can be written; give another one.")
     models = {task: opts[flag] for task, flag in (("upscale", "model"), ("generate", "generator"))}
     for task, name in models.items():
         if name and "baseline" in model_settings.read({"model": name}, task).config:
@@ -61,8 +64,6 @@ def _serve(opts: dict, token: str, models: dict[str, str]) -> None:
         output_pixels=opts["max-output-pixels"],
     )
     store = Path(opts["store"]) if opts["store"] else None
-    if store is not None and store.exists() and not (store.is_dir() and os.access(store, os.W_OK)):
-        raise UserError(f"--store={store} is no folder that can be written; give another one.")
     site = make_site(upscaler, generator, limits, store)
     run(site, Address(opts["host"], opts["port"], token, opts["hostname"]))
 
