@@ -19,7 +19,8 @@ def write_models(folder):
     """Exports a tiny model that upscales and one that generates; returns their folders."""
     found = []
     for name, conditioned in (("small_photos", True), ("small_emoji", False)):
-        model = tiny("align", **{"model.condition.enabled": conditioned}).model.to_dict()
+        fields = {"model.condition.enabled": conditioned, "model.unet.mid_attention": False}
+        model = tiny("align", **fields).model.to_dict()
         model["sampling"].update(steps=2, start=0.3 if conditioned else 0.0, size=16, refine=0)
         rng, weights = np.random.default_rng(0), {"scale_factor": np.float32(0.5)}
         for part in ("first_stage", "unet"):
