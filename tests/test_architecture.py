@@ -17,6 +17,7 @@ LAYERS = (  # a part may import from those before it, and from its own line no o
     ("training", "inference"),
     ("interop",),
     ("evaluation",),
+    ("web",),
     ("cli",),
 )
 MOST_PARAMETERS = 7

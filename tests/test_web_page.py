@@ -18,7 +18,9 @@ from arbiscale_jax.web.running import Address, listen, make_server
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright drives the browser; it is not installed.")
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="No Chromium is installed; `apt-get install chromium` brings it.")
+pytestmark = pytest.mark.skipif(
+    BROWSER is None, reason="No Chromium is installed; `apt-get install chromium` brings it."
+)
 MS = 60_000  # far more than anything takes
 TOKEN = "a-token-of-some-length"
 
@@ -234,7 +236,10 @@ def test_zooming_into_a_generated_image_shows_what_render_gives(opened, site):
 
     other = opened(place)  # a link that somebody else opens
     ready(other, "#zoom-stage")
-    assert other.locator("#zoom-scale").text_content() == re.search(r"×\d+", f"×{float(re.search('times=([0-9.]+)', place)[1]):.0f}")[0]
+    assert (
+        other.locator("#zoom-scale").text_content()
+        == re.search(r"×\d+", f"×{float(re.search('times=([0-9.]+)', place)[1]):.0f}")[0]
+    )
     assert other.locator("#zoom input[value=bicubic]").is_checked()
 
 
@@ -344,7 +349,9 @@ def test_two_fingers_zoom(opened):
     for kind, apart in (("Start", 20), ("Move", 30), ("Move", 60), ("Move", 80), ("End", None)):
         points = [{"x": 180 + sign * apart, "y": y, "id": i} for i, sign in enumerate((-1, 1))] if apart else []
         session.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": points})
-    page.wait_for_function("before => Number(document.querySelector('#zoom-scale').textContent.slice(1)) > 3 * before", arg=before)
+    page.wait_for_function(
+        "before => Number(document.querySelector('#zoom-scale').textContent.slice(1)) > 3 * before", arg=before
+    )
     after = float(page.locator("#zoom-scale").text_content()[1:])
     assert 3.5 < after / before < 4.5
 

@@ -229,8 +229,7 @@ class LatentModel:
 
         Args:
           z: the latent [h w c].
-          image: the picture of which z is a latent, as in `Model.upscale`; windows then are those of `Model.upscale`,
-            and otherwise those of `render`.
+          image: the picture of which z is a latent; windows then are those of `upscale`, otherwise those of `render`.
           keep: how many bytes of D's features are kept; those of the last block are kept in any case.
 
         Raises:

@@ -2,8 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -12,6 +11,7 @@ from arbiscale_jax import models
 
 from . import frames, windows
 from .engine import Engine
+from .kept_features import Kept
 from .memory import decoding_bytes, largest_side
 from .shared_statistics import core, gather, shared_programs
 from .tiles import View, make_sides, to_integers
@@ -26,24 +26,6 @@ class Placed(NamedTuple):
     features: jax.Array  # [1 h w d]
     top: int  # the cell where the latent with its border begins
     left: int
-
-
-@dataclass
-class Kept:
-    """Holds what rendering one view of a latent leaves for the next."""
-
-    features: dict[Any, jax.Array]  # D's features by block, the one that was used last at the end
-    most: int  # bytes of features that may be held while those of another block are computed
-    moments: models.Statistics | None = None  # of D's norms over all blocks
-
-    def make_room(self) -> None:
-        """Forgets features, those that were used longest ago first, so that those of a block of their size fit."""
-        while self.features and self.size() + max(one.nbytes for one in self.features.values()) > self.most:
-            self.features.pop(next(iter(self.features)))
-
-    def size(self) -> int:
-        """Returns the bytes of the features."""
-        return sum(one.nbytes for one in self.features.values())
 
 
 class Renderer:

@@ -70,5 +70,5 @@ def write_result(
 
 def formats() -> list[dict]:
     """Returns the formats that this machine writes, with the default of their quality, or None without loss."""
-    there = [kind for kind in ENDINGS if kind != "avif" or features.check("avif")]
+    there: list[Format] = [kind for kind in ENDINGS if kind != "avif" or features.check("avif")]
     return [{"name": kind, "quality": QUALITY.get(FORMATS[ENDINGS[kind]])} for kind in there]

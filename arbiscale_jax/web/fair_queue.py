@@ -82,5 +82,7 @@ class FairQueue(Generic[Item]):
         rounds, order = mine.index(item), list(self._clients)
         before = set(order[: order.index(client)])
         return rounds + sum(
-            min(len(list(lanes)), rounds + (other in before)) for other, lanes in self._clients.items() if other != client
+            min(len(list(lanes)), rounds + (other in before))
+            for other, lanes in self._clients.items()
+            if other != client
         )

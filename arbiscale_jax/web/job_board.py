@@ -47,8 +47,8 @@ class JobBoard:
           Missing: if its picture is not stored.
           TooMany: if the client, or all clients together, have as many jobs as they may have.
         """
-        make = self._upscaled if isinstance(request, UpscaleRequest) else self._generated
-        job = make(client, request)
+        upscales = isinstance(request, UpscaleRequest)
+        job = self._upscaled(client, request) if upscales else self._generated(client, request)
         pixels = job.size[0] * job.size[1]
         if pixels > self.limits.output_pixels:
             raise UserError(

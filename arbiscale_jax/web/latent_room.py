@@ -125,9 +125,14 @@ class LatentRoom:
 
     def _sample_answers(self, view: PhotoView, number: int, progress: Progress | None) -> list[Any]:
         assert self.upscaler is not None
-        picture = self.pictures.read(view.picture)
-        options = dict(seed=view.seed, restore=view.restore, progress=progress)
-        return list(np.asarray(self.upscaler.upscale_latent(picture, samples=number, **options)))
+        latents = self.upscaler.upscale_latent(
+            self.pictures.read(view.picture),
+            samples=number,
+            seed=view.seed,
+            restore=view.restore,
+            progress=progress,
+        )
+        return list(np.asarray(latents))
 
     def _sample_images(self, seed: int, numbers: range, progress: Progress | None) -> list[Any]:
         assert self.generator is not None

@@ -49,8 +49,13 @@ def listen(host: str, port: int) -> socket.socket:
 def make_server(site: Site, address: Address) -> uvicorn.Server:
     """Makes a server of a site, to be run with a socket of `listen`."""
     app = make_app(site, address.token, address.hosts)
-    options = dict(log_level="warning", access_log=False, server_header=False)  # a log of requests would name pictures
-    config = uvicorn.Config(app, timeout_graceful_shutdown=STOP_SECONDS, **options)
+    config = uvicorn.Config(
+        app,
+        timeout_graceful_shutdown=STOP_SECONDS,
+        log_level="warning",
+        access_log=False,  # it would name pictures
+        server_header=False,
+    )
     server = uvicorn.Server(config)
     site.closing = lambda: server.should_exit
     return server

@@ -38,9 +38,7 @@ def read_view(view: str, site: TheSite) -> ViewInfo:
     return ViewInfo(view=str(parsed), height=height, width=width, ready=site.room.has(parsed))
 
 
-@router.get(
-    "/views/{view}/window", response_class=Response, responses={200: {"content": {"image/png": {}}}}
-)
+@router.get("/views/{view}/window", response_class=Response, responses={200: {"content": {"image/png": {}}}})
 async def read_window(
     request: Request,
     view: str,
@@ -48,7 +46,9 @@ async def read_window(
     client: Client,
     size: Annotated[str, Query(description="HEIGHTxWIDTH of the whole image, which need not exist.")],
     box: Annotated[str, Query(description="TOP,LEFT,HEIGHT,WIDTH of the window.")],
-    kind: Annotated[Kind, Query(description="The model's image, or bicubic interpolation of the view at x1.")] = "model",
+    kind: Annotated[
+        Kind, Query(description="The model's image, or bicubic interpolation of the view at x1.")
+    ] = "model",
 ) -> Response:
     """Returns a window of an image of any size as a PNG file; a request that its client drops is not computed."""
     parsed = parse_view(view)
