@@ -227,7 +227,7 @@ def test_zooming_into_a_generated_image_shows_what_render_gives(opened, site):
     ready(page, "#zoom-stage")
     assert 300 < float(scale.text_content()[1:]) < 600
     canvas.press("b")
-    page.wait_for_selector("#zoom input[value=bicubic]:checked")
+    page.wait_for_selector("#page-zoom input[value=bicubic]:checked")
     ready(page, "#zoom-stage")
     page.wait_for_function("() => location.hash.includes('mode=bicubic')")
     place = page.evaluate("() => location.hash")
@@ -240,7 +240,7 @@ def test_zooming_into_a_generated_image_shows_what_render_gives(opened, site):
         other.locator("#zoom-scale").text_content()
         == re.search(r"×\d+", f"×{float(re.search('times=([0-9.]+)', place)[1]):.0f}")[0]
     )
-    assert other.locator("#zoom input[value=bicubic]").is_checked()
+    assert other.locator("#page-zoom input[value=bicubic]").is_checked()
 
 
 def test_what_waits_is_cancelled_by_its_button_and_by_closing_the_page(opened, site):

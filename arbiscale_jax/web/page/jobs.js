@@ -49,7 +49,7 @@ async function poll() {
 /** Says in words how far a job is. */
 export function describe(job) {
   if (job.state === "queued") return job.ahead ? `Waiting; ${job.ahead} before it` : "Waiting";
-  if (job.state === "running") return `${Math.round(job.done * 100)} %`;
+  if (job.state === "running") return job.done ? `${Math.round(job.done * 100)} %` : "Computing";
   if (job.state === "cancelled") return "Cancelled";
   return job.state === "failed" ? job.error : "";
 }

@@ -44,11 +44,16 @@ function askToken() {
   });
 }
 
+function section(name) {
+  return find(`page-${name}`);
+}
+
 /** Shows the page that the address names. */
 function route() {
   const [name, ...rest] = location.hash.slice(1).split("/");
-  const page = PAGES.includes(name) ? name : PAGES.find((one) => !find(one).dataset.missing);
-  for (const one of PAGES) find(one).hidden = one !== page;
+  const page = PAGES.includes(name) ? name : PAGES.find((one) => !section(one).dataset.missing);
+  if (section(page).hidden) window.scrollTo(0, 0);
+  for (const one of PAGES) section(one).hidden = one !== page;
   for (const link of document.querySelectorAll("nav a")) {
     if (link.dataset.page === page) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
@@ -59,8 +64,8 @@ function route() {
 
 /** Says on a page that this server cannot do what it is for. */
 function missing(page, text) {
-  find(page).dataset.missing = "yes";
-  find(page).replaceChildren(make("p", { className: "empty", textContent: text }));
+  section(page).dataset.missing = "yes";
+  section(page).replaceChildren(make("p", { className: "empty", textContent: text }));
 }
 
 async function openExample(info) {

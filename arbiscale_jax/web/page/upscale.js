@@ -78,14 +78,22 @@ function prepareOptions() {
   });
 }
 
-async function addExample({ name, title }) {
+function addExample({ name, title }) {
   const button = make("button", { type: "button", className: "thumb", title });
   button.setAttribute("aria-label", `Example: ${title}`);
   find("examples").append(make("li", {}, button));
-  const file = await blob(`/api/examples/${name}`).catch(() => null);
-  if (!file) return;
-  button.append(make("img", { src: URL.createObjectURL(file), alt: "" }));
-  button.addEventListener("click", () => take([new File([file], `${name}.png`, { type: "image/png" })]));
+  const file = blob(`/api/examples/${name}`);
+  button.addEventListener("click", async () => {
+    try {
+      take([new File([await file], `${name}.png`, { type: "image/png" })]);
+    } catch (error) {
+      warn(error.message);
+    }
+  });
+  file.then(
+    (found) => button.append(make("img", { src: URL.createObjectURL(found), alt: "" })),
+    (error) => warn(error.message),
+  );
 }
 
 /** Uploads files, and adds them to those that are chosen. */

@@ -63,7 +63,7 @@ export function closeZoom() {
 }
 
 function modes() {
-  return document.querySelectorAll('#zoom input[name="mode"]');
+  return document.querySelectorAll('#page-zoom input[name="mode"]');
 }
 
 let timer = null;
