@@ -4,6 +4,7 @@ import io
 import json
 import struct
 import zlib
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,7 +15,10 @@ from web_models import HOST, busy, site_of, write_models
 from arbiscale_jax import images
 from arbiscale_jax.cli import main, program, serve
 from arbiscale_jax.images.alpha import resize_channel
+from arbiscale_jax.web import view_routes
 from arbiscale_jax.web.app import make_app
+from arbiscale_jax.web.views import ImageView
+from arbiscale_jax.web.worker import Task
 
 TOKEN = "a-token-of-some-length"
 
@@ -314,6 +318,22 @@ def test_a_window_is_rendered_once(client, site, monkeypatch):
     first = window(client, "image-1-0", (48, 48), (0, 0, 48, 48))
     monkeypatch.setattr(site.room, "window", lambda *args: pytest.fail("it was to be kept"))
     np.testing.assert_array_equal(window(client, "image-1-0", (48, 48), (0, 0, 48, 48)), first)
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_sampling_ends_with_the_last_who_waits_for_the_view(site, monkeypatch, others):
+    view, seen = ImageView(31, 0), []
+
+    def sample(view, wanted, progress):
+        task.unwanted()  # its client has moved on
+        progress(2, 2)
+        progress(1, 2)
+        seen.append(view)
+
+    monkeypatch.setattr(site.room, "sample", sample)
+    monkeypatch.setitem(site.wanted, view, others)
+    task = Task("a page", partial(view_routes._steps, site, (view, "model", (8, 8), (0, 0, 8, 8))))
+    assert task.step() != bool(others) and len(seen) == others
 
 
 # --- limits ---

@@ -242,8 +242,8 @@ def test_a_page_has_left_when_no_connection_is_renewed(monkeypatch):
         assert left == []
         await again.aclose()
         await asyncio.wait_for(gone.wait(), SECONDS)
+        assert left == ["page"]
         stops[0] = True
         assert [line async for line in there.stay("other", lambda: stops[0])] == []
 
     asyncio.run(check())
-    assert left == ["page"]

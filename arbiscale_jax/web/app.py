@@ -63,6 +63,7 @@ def make_app(site: Site, token: str = "", hosts: Collection[str] = ()) -> Guard:
     for kind in STATUS:
         api.add_exception_handler(kind, _said)
     api.add_exception_handler(Cancelled, _cancelled)
+    api.add_exception_handler(TimeoutError, _late)
     api.add_exception_handler(RequestValidationError, _invalid)
     api.add_exception_handler(HTTPException, _http)
     api.add_exception_handler(Exception, _failed)
@@ -75,6 +76,10 @@ def _said(request: Request, error: Exception) -> JSONResponse:
 
 def _cancelled(request: Request, error: Exception) -> JSONResponse:
     return _answer(503, "The work was cancelled, since its client left or the server stops.")
+
+
+def _late(request: Request, error: Exception) -> JSONResponse:
+    return _answer(408, "The file took too long to arrive; send it again, or a smaller one.")
 
 
 def _invalid(request: Request, error: Exception) -> JSONResponse:

@@ -36,7 +36,7 @@ class JobBoard:
     def __init__(self, room: LatentRoom, worker: Worker, results: ResultStore, limits: Limits):
         self.room, self.worker, self.results, self.limits = room, worker, results, limits
         self._lock = threading.RLock()
-        self._jobs = {job.id: job for job in map(Job.known, results.records())}
+        self._jobs = {job.id: job for job in map(Job.known, results.records()) if job is not None}
         self._tasks: dict[str, Task] = {}  # of jobs that have not ended
 
     def add(self, client: str, request: UpscaleRequest | GenerateRequest) -> Job:

@@ -84,9 +84,12 @@ class Job:
         return asdict(self)
 
     @classmethod
-    def known(cls, record: dict) -> "Job":
-        """Returns the job that a record describes."""
-        return cls(**{**record, "size": tuple(record["size"])})
+    def known(cls, record: dict) -> "Job | None":
+        """Returns the job that a record describes, or None if another version has written it."""
+        try:
+            return cls(**{**record, "size": tuple(record["size"])})
+        except (KeyError, TypeError):
+            return None
 
 
 class JobStatus(BaseModel):

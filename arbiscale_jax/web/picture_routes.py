@@ -13,6 +13,7 @@ from arbiscale_jax.web.picture_store import StoredPicture
 from arbiscale_jax.web.requests import Client, TheSite, body_of
 
 router = APIRouter(prefix="/api")
+UPLOAD_SECONDS = 300.0  # that a file may take to arrive
 
 
 class ModelInfo(BaseModel):
@@ -97,7 +98,8 @@ def read_example(name: str) -> Response:
 )
 async def add_picture(request: Request, site: TheSite, client: Client) -> PictureInfo:
     """Stores a picture: the body is an image file of any format that is read."""
-    content = await body_of(request, site.limits.upload_bytes)
+    async with site.uploads, asyncio.timeout(UPLOAD_SECONDS):
+        content = await body_of(request, site.limits.upload_bytes)
     busy = site.board.busy_pictures()
     return _info(await asyncio.to_thread(site.pictures.add, client, content, busy))
 

@@ -6,6 +6,7 @@ import re
 import threading
 import time
 from collections.abc import Container
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -51,7 +52,8 @@ class PictureStore:
         self._known: dict[str, StoredPicture] = {}
         for path in folder.glob("*.json"):
             if re.fullmatch(PICTURE, path.stem) and path.with_suffix("").is_file():
-                self._known[path.stem] = StoredPicture(**json.loads(path.read_text()))
+                with suppress(OSError, ValueError, TypeError):  # another version has written it
+                    self._known[path.stem] = StoredPicture(**json.loads(path.read_text()))
 
     def add(self, client: str, content: bytes, busy: Container[str] = ()) -> StoredPicture:
         """Checks and stores the file of a picture.

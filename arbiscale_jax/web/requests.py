@@ -86,9 +86,7 @@ class TooLarge(ValueError):
     """Says in one sentence that a body has too many bytes (status 413)."""
 
     def __init__(self, given: int, most: int):
-        super().__init__(
-            f"The file has at least {given} bytes, more than the {most} that are taken; give a smaller one."
-        )
+        super().__init__(f"The file has {given} bytes or more, and at most {most} are taken; give a smaller one.")
 
 
 async def wait_for(request: Request, site: Site, task: Task) -> Any:

@@ -5,6 +5,7 @@ import re
 import shutil
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -37,9 +38,13 @@ class ResultStore:
                 self._sizes[path.parent.name] = _nbytes(path.parent)
 
     def records(self) -> list[dict]:
-        """Returns what is known of each finished job, the oldest first."""
+        """Returns what is known of each finished job, the oldest first; what cannot be read is left out."""
+        found = []
         with self._lock:
-            return [json.loads((self._folder / name / RECORD).read_text()) for name in self._sizes]
+            for name in self._sizes:
+                with suppress(OSError, ValueError):
+                    found.append(json.loads((self._folder / name / RECORD).read_text()))
+        return found
 
     def begin(self, job: str, shapes: Sequence[tuple[int, ...]], dtype: np.dtype) -> "ResultWriter":
         """Starts to write the results of a job.

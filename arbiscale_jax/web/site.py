@@ -1,9 +1,12 @@
 """Puts the parts of a server together."""
 
+import asyncio
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,10 @@ from arbiscale_jax.web.picture_store import PictureStore
 from arbiscale_jax.web.presence import Presence
 from arbiscale_jax.web.result_store import ResultStore
 from arbiscale_jax.web.shelf import Shelf
+from arbiscale_jax.web.views import View
 from arbiscale_jax.web.worker import Worker
+
+UPLOADS = 8  # files that are received at the same time; each is in memory
 
 
 @dataclass
@@ -31,6 +37,8 @@ class Site:
     presence: Presence
     encoded: Shelf[bytes]  # windows as PNG files
     scratch: Path  # a folder for files while they are sent
+    wanted: Counter[View] = field(default_factory=Counter)  # requests for windows of each view that wait
+    uploads: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, UPLOADS))
     closing: Callable[[], bool] = field(default=lambda: False)  # whether the server is about to stop
 
     def close(self) -> bool:

@@ -1,6 +1,7 @@
 """Defines what is asked of /api/views: windows of one latent at any size."""
 
 import asyncio
+from collections import Counter
 from functools import partial
 from typing import Annotated, Literal
 
@@ -12,7 +13,7 @@ from arbiscale_jax.inference.checks import check_box, check_size
 from arbiscale_jax.web.delivery import encode_window
 from arbiscale_jax.web.requests import Client, TheSite, parse_box, parse_size, wait_for
 from arbiscale_jax.web.site import Site
-from arbiscale_jax.web.views import View, parse_view
+from arbiscale_jax.web.views import ImageView, View, parse_view
 from arbiscale_jax.web.worker import Steps, Task
 
 router = APIRouter(prefix="/api")
@@ -58,7 +59,12 @@ async def read_window(
     key = (parsed, kind, whole, shown)
     content = site.encoded.get(key)
     if content is None:
-        pixels = await wait_for(request, site, Task(client, partial(_steps, site, key), urgent=True))
+        site.wanted[parsed] += 1
+        try:
+            pixels = await wait_for(request, site, Task(client, partial(_steps, site, key), urgent=True))
+        finally:
+            site.wanted[parsed] -= 1
+            site.wanted += Counter()  # which forgets views that nobody waits for
         content = pixels if isinstance(pixels, bytes) else await asyncio.to_thread(encode_window, pixels)
         site.encoded.put(key, content)
     return Response(content, media_type="image/png", headers={"cache-control": "private, max-age=86400"})
@@ -67,8 +73,14 @@ async def read_window(
 def _steps(site: Site, key: tuple[View, Kind, tuple[int, int], Box], task: Task) -> Steps:
     """Renders a window, unless another client has just had it rendered; sampling comes in a turn of its own."""
     view, kind, size, box = key
-    if not site.room.has(view):
-        site.room.viewer(view, lambda done, parts: task.check())
+
+    def progress(done: int, parts: int) -> None:
+        if done < parts and not site.wanted[view]:  # somebody who moves on waits for another window of it
+            task.check()
+
+    needed = kind == "model" or isinstance(view, ImageView)  # interpolating a picture needs no latent
+    if needed and not site.room.has(view):
+        site.room.sample(view, 1, progress)
         yield
     ready: bytes | np.ndarray | None = site.encoded.get(key)
     if ready is None:
