@@ -59,7 +59,7 @@ def upscaled(browser: Browser, address: str, folder: Path) -> None:
 
 
 def generated(browser: Browser, address: str, folder: Path) -> None:
-    page = opened(browser, address + "#generate", DESKTOP, "dark")
+    page = opened(browser, address + "#generate", {**DESKTOP, "height": 600}, "dark")
     page.fill("#generate-seed", "7")
     page.click("#generate-go")
     page.wait_for_function("() => document.querySelectorAll('#generate-jobs img').length === 8")
@@ -83,9 +83,9 @@ def on_a_phone(browser: Browser, address: str, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="the folder for the pictures")
-    parser.add_argument("--all", action="store_true", help="also of the other pages, and at the width of a phone")
+    parser.add_argument("--all", action="store_true", help="also at the width of a phone")
     folder = parser.parse_args().output
-    chosen = (upscaled, generated, on_a_phone) if parser.parse_args().all else (upscaled,)
+    chosen = (upscaled, generated, on_a_phone) if parser.parse_args().all else (upscaled, generated)
     with server() as (port, _), sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         for one in chosen:
