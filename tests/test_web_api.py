@@ -2,15 +2,19 @@
 
 import io
 import json
-import struct
-import zlib
+import os
+import re
+import signal
+import subprocess
+import sys
 from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
 from starlette.testclient import TestClient
-from web_models import HOST, busy, site_of, write_models
+from waiting import LIMIT
+from web_models import HOST, bomb, busy, picture, site_of, write_models
 
 from arbiscale_jax import images
 from arbiscale_jax.cli import main, program, serve
@@ -49,11 +53,6 @@ def client(shared, request):
     """A page of its own for each test."""
     shared.headers["X-Client"] = str(abs(hash(request.node.name))).zfill(8)
     return shared
-
-
-def picture(height=12, width=10, channels=3, dtype=np.uint8, seed=0):
-    rng = np.random.default_rng(seed)
-    return rng.integers(0, np.iinfo(dtype).max, (height, width, channels), dtype=dtype, endpoint=True)
 
 
 def encoded(pixels, tmp_path, name="photo.png", **options):
@@ -109,17 +108,6 @@ def test_a_picture_is_stored_under_its_hash_once(client, tmp_path):
     assert client.delete(f"/api/pictures/{said['id']}").status_code == 404
 
 
-def bomb():
-    """A PNG file of 30000 x 30000 pixels in a few bytes."""
-
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", 30000, 30000, 8, 2, 0, 0, 0)
-    data = zlib.compress(bytes(100_000))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
-
-
 @pytest.mark.parametrize(
     "content, status, match",
     [
@@ -133,8 +121,6 @@ def bomb():
     ids=["empty", "text", "bomb", "damaged", "large", "one pixel"],
 )
 def test_bad_uploads_are_refused_in_a_sentence(client, content, status, match):
-    import re
-
     answer = client.post("/api/pictures", content=content)
     assert answer.status_code == status and re.search(match, answer.json()["detail"]), answer.text
     assert client.get("/api/pictures").json() == []
@@ -449,8 +435,6 @@ def test_answers_forbid_what_the_page_does_not_need(client):
 
 
 def test_the_page_loads_nothing_from_elsewhere(client):
-    import re
-
     page = client.get("/").text
     names = set(re.findall(r'(?:src|href)="([^"#]+)"', page))
     assert {"style.css", "main.js", "icon.svg"} <= names
@@ -522,3 +506,20 @@ def test_an_address_that_cannot_be_used(site):
             listen("127.0.0.1", taken.getsockname()[1])
     with pytest.raises(UserError, match="no address"):
         listen("no address at all", 1)
+
+
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
+def test_the_process_ends_by_a_signal_and_leaves_nothing(number, tmp_path):
+    code = (
+        "import sys; from arbiscale_jax.web import running, site; "
+        "running.run(site.make_site(None, None), running.Address(port=0))"
+    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("The page is at http://127.0.0.1:")
+        assert list(tmp_path.iterdir())
+        process.send_signal(getattr(signal, number))
+        assert process.wait(LIMIT) == 0
+    assert not list(tmp_path.iterdir())

@@ -1,5 +1,6 @@
 """The page in a real browser, headless: what people do with it, by mouse, touch and keys."""
 
+import base64
 import re
 import shutil
 import threading
@@ -7,8 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from test_web_api import bomb, picture
-from web_models import busy, site_of, write_models
+from web_models import bomb, busy, picture, site_of, write_models
 
 from arbiscale_jax import images
 from arbiscale_jax.cli import main, program
@@ -121,8 +121,6 @@ def seen(page, stage):
         }""",
         stage,
     )
-    import base64
-
     return np.frombuffer(base64.b64decode(data), np.uint8).reshape(size)
 
 

@@ -1,6 +1,7 @@
 """The web server's queue, worker, shelves and presence: whose turn it is, and what ends when."""
 
 import asyncio
+import random
 import threading
 
 import pytest
@@ -90,8 +91,6 @@ def test_a_newcomer_waits_for_one_item_of_each_other_client():
 
 @pytest.mark.parametrize("seed", range(4))
 def test_ahead_counts_what_is_handed_out_before(seed):
-    import random
-
     rng, queue, known = random.Random(seed), FairQueue(), []
     for i in range(30):
         client, urgent = rng.choice("abcd"), rng.random() < 0.3

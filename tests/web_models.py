@@ -1,6 +1,8 @@
 """What tests of the web server share: tiny models on disk, sites of them, and a worker that is kept busy."""
 
+import struct
 import threading
+import zlib
 from contextlib import contextmanager
 
 import numpy as np
@@ -62,3 +64,19 @@ def busy(worker):
     finally:
         over.set()
         task.future.result(60)
+
+
+def picture(height=12, width=10, channels=3, dtype=np.uint8, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, np.iinfo(dtype).max, (height, width, channels), dtype=dtype, endpoint=True)
+
+
+def bomb():
+    """A PNG file of 30000 x 30000 pixels in a few bytes."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 30000, 30000, 8, 2, 0, 0, 0)
+    data = zlib.compress(bytes(100_000))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")

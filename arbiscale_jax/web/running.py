@@ -1,10 +1,12 @@
 """Runs the server until it is told to stop."""
 
 import os
+import signal
 import socket
 import sys
 from collections.abc import Collection
 from contextlib import closing
+from types import FrameType
 from typing import NamedTuple
 
 import uvicorn
@@ -67,7 +69,8 @@ def run(site: Site, address: Address) -> None:
     Raises:
       UserError: if the address or port cannot be used.
     """
-    stopped = True
+    stopped, signals = True, (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(one, _interrupt) for one in signals]  # uvicorn passes on what it has received
     try:
         with closing(listen(address.host, address.port)) as found:
             port = found.getsockname()[1]
@@ -77,9 +80,16 @@ def run(site: Site, address: Address) -> None:
             print(f"The page is at http://{shown}:{port}/{asks}. Ctrl-C stops the server.", flush=True)
             make_server(site, address).run(sockets=[found])
     except KeyboardInterrupt:
-        pass  # uvicorn raises it again once everything is closed
+        pass  # everything is closed by now
     finally:
         stopped = site.close()
+        for one, handler in zip(signals, before, strict=True):
+            signal.signal(one, handler)
         if not stopped:  # a program that runs on the device cannot be ended in another way
             sys.stdout.flush()
             os._exit(0)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Ends the program as Ctrl-C does, so that what it has stored for this run is deleted."""
+    raise KeyboardInterrupt
