@@ -18,6 +18,8 @@ from arbiscale_jax.web.limits import Limits
 from arbiscale_jax.web.shelf import Shelf
 from arbiscale_jax.web.views import PICTURE
 
+_FLAG = " (run_sample.py: --max-pixels)"
+
 
 @dataclass
 class StoredPicture:
@@ -143,7 +145,10 @@ class PictureStore:
 
     def _examined(self, name: str, content: bytes) -> StoredPicture:
         """Decodes a file, and describes what it holds."""
-        picture = images.read(content, self._limits.input_pixels)
+        try:
+            picture = images.read(content, self._limits.input_pixels)
+        except UserError as e:  # the reader was written for files and flags
+            raise UserError(str(e).replace("The image in memory", "The file").replace(_FLAG, "")) from e
         height, width, channels = picture.pixels.shape
         if min(height, width) < 2:
             raise UserError(f"The picture has {height} x {width} pixels; upscaling needs at least 2 x 2 to go by.")

@@ -79,8 +79,9 @@ export function makeCard(title, meta, job, remove) {
     element.classList.toggle("failed", now.state === "failed");
     element.dataset.state = now.state;
     bar.hidden = cancel.hidden = over;
-    if (now.state === "running" && now.done > 0) bar.value = now.done;
-    else bar.removeAttribute("value");
+    away.hidden = !over;
+    if (now.state === "running" && !now.done) bar.removeAttribute("value");
+    else bar.value = now.done ?? 0;
     const text = describe(now);
     if (said.textContent !== text) said.textContent = text;
     said.hidden = !text;

@@ -52,7 +52,10 @@ function section(name) {
 function route() {
   const [name, ...rest] = location.hash.slice(1).split("/");
   const page = PAGES.includes(name) ? name : PAGES.find((one) => !section(one).dataset.missing);
-  if (section(page).hidden) window.scrollTo(0, 0);
+  if (section(page).hidden) {
+    window.scrollTo(0, 0);
+    warn("");
+  }
   for (const one of PAGES) section(one).hidden = one !== page;
   for (const link of document.querySelectorAll("nav a")) {
     if (link.dataset.page === page) link.setAttribute("aria-current", "page");
