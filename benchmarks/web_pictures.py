@@ -30,6 +30,14 @@ def settled(page: Page, stage: str) -> None:
     page.wait_for_timeout(300)
 
 
+def upscale_example(page: Page) -> None:
+    page.get_by_role("button", name="Example: Cat").click()
+    page.wait_for_selector("#chosen li")
+    page.fill("#scale", "8")
+    page.click("#upscale-go")
+    settled(page, ".job[data-state=done] .stage")
+
+
 def take(page: Page, path: Path, **options) -> None:
     """Saves what the page shows as a WebP file."""
     with Image.open(io.BytesIO(page.screenshot(**options))) as image:
@@ -38,11 +46,7 @@ def take(page: Page, path: Path, **options) -> None:
 
 def upscaled(browser: Browser, address: str, folder: Path) -> None:
     page = opened(browser, address, DESKTOP)
-    page.get_by_role("button", name="Example: Cat").click()
-    page.wait_for_selector("#chosen li")
-    page.fill("#scale", "8")
-    page.click("#upscale-go")
-    settled(page, ".job[data-state=done] .stage")
+    upscale_example(page)
     take(page, folder / "web_upscale.webp", full_page=True)
     page.locator(".job .below button", has_text="Zoom in").click()
     settled(page, "#zoom-stage")
@@ -69,11 +73,7 @@ def generated(browser: Browser, address: str, folder: Path) -> None:
 
 def on_a_phone(browser: Browser, address: str, folder: Path) -> None:
     page = opened(browser, address, PHONE)
-    page.get_by_role("button", name="Example: Cat").click()
-    page.wait_for_selector("#chosen li")
-    page.fill("#scale", "8")
-    page.click("#upscale-go")
-    settled(page, ".job[data-state=done] .stage")
+    upscale_example(page)
     take(page, folder / "web_phone.webp", full_page=True)
     page.goto(address + "#zoom/image-7-0")
     settled(page, "#zoom-stage")

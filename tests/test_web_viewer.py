@@ -66,6 +66,15 @@ def test_with_the_picture_windows_are_those_of_upscale(model):
     np.testing.assert_array_equal(np.concatenate(list(viewer.rows((44, 37)))), expected)
 
 
+def test_answers_may_be_sampled_one_by_one(model):
+    pixels = np.random.default_rng(3).integers(0, 255, (12, 10, 3), dtype=np.uint8)
+    both = np.asarray(model.upscale_latent(pixels, samples=2, seed=4))
+    for i in range(2):
+        np.testing.assert_array_equal(model.upscale_latent(pixels, first=i, seed=4), both[i : i + 1])
+    with pytest.raises(UserError, match="first"):
+        model.upscale_latent(pixels, first=-1)
+
+
 def test_what_is_no_latent_or_window_is_refused(model):
     with pytest.raises(UserError, match=r"Latents are \[b, h, w, 2\]"):
         model.viewer(np.zeros((4, 4, 3), np.float32))

@@ -98,6 +98,7 @@ class Model(LatentModel):
         image: Any,
         *,
         samples: int = 1,
+        first: int = 0,
         **sampling: Unpack[UpscaleOptions],
     ) -> jax.Array:
         """Samples latents of `image` for `render`.
@@ -105,6 +106,7 @@ class Model(LatentModel):
         Args:
           image: as in `upscale`; its alpha does not count.
           samples: the number of latents.
+          first: the number of the first answer; answers are counted from 0.
           **sampling: as in `upscale`; errors are those of `upscale`, too.
 
         Returns:
@@ -112,7 +114,9 @@ class Model(LatentModel):
         """
         check_names(sampling, UpscaleOptions)
         colours = channels.split(to_picture(image).pixels).colours
-        [(_, z)] = upscale(self.engine, self._job([colours], samples, sampling))
+        job = self._job([colours], samples, sampling)
+        first = whole(first, "first", 0)
+        [(_, z)] = upscale(self.engine, job._replace(numbers=range(first, first + samples)))
         return jnp.asarray(z)
 
     def _job(self, images, samples, sampling) -> Job:

@@ -5,6 +5,7 @@ import threading
 import time
 from concurrent.futures import Future
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,6 +22,15 @@ DENOISING = 16.0  # the work for a pixel of an input, where that for a pixel of 
 STRIP_PIXELS = 2**18  # of a result that are rendered before the work of other clients may come between
 
 logger = logging.getLogger(__name__)
+
+
+class _Part(NamedTuple):
+    """Describes a part of a job's work."""
+
+    before: float  # share of the job that was done before
+    share: float  # of the job, that the part makes
+    seconds: float  # of computing before
+    began: float  # by time.monotonic()
 
 
 class JobBoard:
@@ -140,14 +150,14 @@ class JobBoard:
         self._say(job, "running")
         views = [parse_view(view) for view in job.views]
         of_latents, of_pixels = self._work(job, views[0])
-        total, since = of_latents + of_pixels * len(views), time.monotonic()
-
-        def progress(done: int, parts: int) -> None:
-            job.done, job.seconds = of_latents * done / parts / total, time.monotonic() - since
-            task.check()
-
-        self.room.sample(views[0], len(views), progress)
-        job.done = of_latents / total
+        total = of_latents + of_pixels * len(views)
+        share, turn = of_latents / total / len(views), self.room.together(len(views))
+        for first in range(0, len(views), turn):
+            number = min(turn, len(views) - first)
+            part = _Part(share * first, share * number, job.seconds, time.monotonic())
+            self.room.sample(views[first], number, partial(_note, job, task, part))
+            job.done = share * (first + number)
+            yield
         shapes = [(*job.size, self._channels(view)) for view in views]
         with self.results.begin(job.id, shapes, np.dtype(f"uint{job.bits}")) as writer:
             step = max(64, STRIP_PIXELS // job.size[1] // 64 * 64)
@@ -199,6 +209,13 @@ class JobBoard:
         for job in old[: max(0, len(old) - self.limits.results_per_client + 1)]:
             self._jobs.pop(job.id, None)
             self.results.remove(job.id)
+
+
+def _note(job: Job, task: Task, part: _Part, done: int, parts: int) -> None:
+    """Notes how far the sampling of latents is, and raises Cancelled if nobody wants them any more."""
+    job.done = part.before + part.share * done / parts
+    job.seconds = part.seconds + time.monotonic() - part.began
+    task.check()
 
 
 def _created(job: Job) -> float:

@@ -8,6 +8,7 @@ import numpy as np
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.images.alpha import resize_channel
 from arbiscale_jax.inference import Model, channels
+from arbiscale_jax.inference.engine import at_once
 from arbiscale_jax.inference.viewer import Viewer
 from arbiscale_jax.web.limits import Limits
 from arbiscale_jax.web.picture_store import PictureStore
@@ -60,6 +61,10 @@ class LatentRoom:
         side = self.generator.config["sampling"]["size"]
         return side, side
 
+    def together(self, wanted: int) -> int:
+        """Returns how many of so many latents the device computes together; a CPU computes one after another."""
+        return wanted if at_once(1, wanted) > 1 else 1
+
     def has(self, view: View) -> bool:
         """Tells whether the latent is in memory."""
         return self._latents.get(view) is not None
@@ -76,7 +81,7 @@ class LatentRoom:
             views: list[View] = [view._replace(answer=view.answer + i) for i in range(wanted)]
             found = [self._latents.get(one) for one in views]
             if any(z is None for z in found):
-                found = self._sample_answers(view, view.answer + wanted, progress)[view.answer :]
+                found = self._sample_answers(view, wanted, progress)
         else:
             views = [view._replace(number=view.number + i) for i in range(wanted)]
             found = [self._latents.get(one) for one in views]
@@ -128,6 +133,7 @@ class LatentRoom:
         latents = self.upscaler.upscale_latent(
             self.pictures.read(view.picture),
             samples=number,
+            first=view.answer,
             seed=view.seed,
             restore=view.restore,
             progress=progress,
