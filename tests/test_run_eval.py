@@ -23,6 +23,7 @@ from arbiscale_jax.evaluation import distances, features, generation, protocols,
 from arbiscale_jax.experiments import get_quickstart_config
 from arbiscale_jax.inference.latents import generate
 from arbiscale_jax.inference.options import resolve
+from arbiscale_jax.inference.prompts import Request
 from arbiscale_jax.runtime.mesh import make_mesh, shard_batch
 
 SIZE = 16  # of the toy models' images
@@ -101,6 +102,7 @@ def test_upscaling_end_to_end_twice_the_same_figures(capsys):
     assert Path("a/results.csv").read_bytes() == Path("b/results.csv").read_bytes()
     assert {r["image"] for r in first["records"]} == {"0.png", "1.png", "2.png"} and len(first["records"]) == 6
     used = {"steps": 2, "sampler": "ddim", "eta": 1.0, "start": 0.3, "refine": 0, "size": SIZE}
+    used |= {"guidance": 1.0, "guidance_low": 0.0, "guidance_high": 1.0}
     used |= {
         "border": 0,
         "cell_min": 0.0,
@@ -223,7 +225,7 @@ def test_batches_over_devices_give_the_latents_of_generate():
     assert generation.spread(aj.Model(model.config, model.params, dtype="bfloat16"), mesh).dtype == "bfloat16"
     spread = generation.spread(model, mesh)
     engine = spread.engine._replace(put=lambda cells: shard_batch({"cells": cells}, mesh)["cells"])
-    latents = generate(engine, range(1, 5), resolve(model.config, {}), 3)
+    latents = generate(engine, range(1, 5), Request(resolve(model.config, {}), 3))
     np.testing.assert_allclose(latents, model.generate_latent(5, seed=3)[1:], atol=1e-5)
     (renders,) = generation.generated_batch(spread, 1, 4, [(17, 12)], mesh, seed=3)
     assert np.abs(renders.astype(int) - model.render(latents, (17, 12))).max() <= 1

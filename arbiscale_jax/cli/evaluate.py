@@ -27,7 +27,7 @@ _OF_TASK = {
         *("lr", "scales", "protocol", "lr-size", "border", "max-images", "max-side", "samples", "sheet"),
         *sampling.OF_UPSCALING,
     ),
-    "generate": ("sizes", "num", "features", "inception-weights", "batch-size"),
+    "generate": ("sizes", "num", "features", "inception-weights", "batch-size", *sampling.OF_GENERATING),
 }
 TASKS = tuple(_OF_TASK)
 _OF_REDUCTION = ("scales", "protocol", "lr-size", "max-side")  # flags that make no sense with given LR images
@@ -102,7 +102,7 @@ def _define_flags() -> flags.FlagValues:
     flags.DEFINE_enum("split", "all", ["all", "train", "val"], "Which images of --data to use.", flag_values=f)
     flags.DEFINE_string("metrics", None, "The metrics to compute, separated by commas; see below.", flag_values=f)
     program.define_path("output", "out/eval", "The folder for the results.", f)
-    sampling.define(f, upscaling=True)
+    sampling.define(f, upscaling=True, generating=True)
 
     help_ = (
         "Upscale: a folder of the LR images of --data, which have the same names, or names with a suffix such as x4; "

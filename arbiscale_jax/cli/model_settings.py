@@ -31,8 +31,10 @@ def read(opts: dict, task: str) -> Settings:
     """
     from arbiscale_jax.artifacts.registry import find_model, read_settings
     from arbiscale_jax.artifacts.storage import is_model
+    from arbiscale_jax.artifacts.vocabulary import vocabulary_of
     from arbiscale_jax.inference.baseline_model import resolve_baseline
-    from arbiscale_jax.inference.options import resolve
+    from arbiscale_jax.inference.options import GUIDANCE, resolve
+    from arbiscale_jax.inference.prompts import check_prompt
 
     folder = find_model(opts["model"])
     _, config = read_settings(folder)
@@ -54,7 +56,10 @@ def read(opts: dict, task: str) -> Settings:
         used = resolve_baseline(baseline, sampling.given(opts))
         return Settings(folder, config, used._asdict() if used else {})
     given = sampling.given(opts) | ({"start": 0.0} if task == "generate" else {})
-    return Settings(folder, config, resolve(config, given)._asdict())
+    vocabulary = vocabulary_of(config)
+    check_prompt(vocabulary, given.get("prompt"))
+    used = resolve(config, given)._asdict()
+    return Settings(folder, config, {name: x for name, x in used.items() if vocabulary or name not in GUIDANCE})
 
 
 def fingerprint(folder: Path) -> str:

@@ -19,6 +19,7 @@ from arbiscale_jax.data import Source
 from arbiscale_jax.inference import Model, batch
 from arbiscale_jax.inference.latents import generate
 from arbiscale_jax.inference.options import resolve
+from arbiscale_jax.inference.prompts import Request
 from arbiscale_jax.runtime.mesh import replicate, shard_batch
 from arbiscale_jax.runtime.whole_files import replacing
 
@@ -150,15 +151,16 @@ def generated_batch(
       batch_size: the number of latents.
       sizes: the image sizes.
       mesh: the device mesh.
-      **sampling: seed, steps, sampler and eta.
+      **sampling: seed, steps, sampler, eta, prompt, guidance and guidance_interval.
 
     Returns:
       One array uint8 [batch_size, H, W, 3] per size.
     """
     numbers = range(start, start + batch_size)
     engine = model.engine._replace(put=lambda cells: shard_batch({"cells": cells}, mesh)["cells"])
-    seed, options = sampling.pop("seed", 0), resolve(model.config, {**sampling, "start": 0.0})
-    features = batch.decode_features(engine, generate(engine, numbers, options, seed))
+    options = resolve(model.config, {**sampling, "start": 0.0})
+    request = Request(options, sampling.get("seed", 0), sampling.get("prompt"))
+    features = batch.decode_features(engine, generate(engine, numbers, request))
     return [batch.render_features(engine, features, size) for size in sizes]
 
 
@@ -171,7 +173,7 @@ def generated_features(model: Model, num: int, job: Job, mesh: Mesh, *, with_sel
       job: how features are computed.
       mesh: the device mesh.
       with_self_ssim: whether to compute the SelfSSIM matrices.
-      **sampling: seed, steps, sampler and eta.
+      **sampling: as in `generated_batch`.
 
     Returns:
       The files of the shards in order.

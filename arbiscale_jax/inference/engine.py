@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from arbiscale_jax.artifacts.vocabulary import Vocabulary, vocabulary_of
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.runtime.mesh import batch_sharding, make_mesh, replicate, replicated
 
@@ -31,6 +32,11 @@ class Engine(NamedTuple):
     def config(self) -> Mapping:
         """Returns the `model` part of the configuration."""
         return self.networks.config
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """Returns what the model knows of names, or None if it knows no labels."""
+        return vocabulary_of(self.config)
 
     def first_stage(self, part: str) -> Mapping:
         """Returns the weights, and raises UserError if `part` of the auto-encoder is missing, as in an import."""
