@@ -215,7 +215,8 @@ def test_an_export_of_the_first_version_opens(folder, weights):
         "first_stage": ("architecture", "decoder", "norm", "subcell"),
         "unet": ("architecture", "norm", "mid_attention", "strength", "labels"),
     }
-    later["sampling"] = ("guidance", "guidance_low", "guidance_high", "restore", "finest", "densest", "start", "refine", "border", "cell_min", "cell_max")
+    later["sampling"] = ("restore", "finest", "densest", "start", "refine", "border", "cell_min", "cell_max")
+    later["sampling"] += ("guidance", "guidance_low", "guidance_high")
 
     def edit(config):
         del config["format"], config["fits"]

@@ -2,7 +2,7 @@
 
 import hashlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from arbiscale_jax.cli import sampling
 from arbiscale_jax.errors import UserError
@@ -55,7 +55,7 @@ def read(opts: dict, task: str) -> Settings:
     if baseline is not None:
         used = resolve_baseline(baseline, sampling.given(opts))
         return Settings(folder, config, used._asdict() if used else {})
-    given = sampling.given(opts) | ({"start": 0.0} if task == "generate" else {})
+    given: dict[str, Any] = sampling.given(opts) | ({"start": 0.0} if task == "generate" else {})
     vocabulary = vocabulary_of(config)
     check_prompt(vocabulary, given.get("prompt"))
     used = resolve(config, given)._asdict()

@@ -26,7 +26,7 @@ _ADDED = {  # fields that were added later, with their values for a configuratio
         "norm": "group",
         "mid_attention": True,
         "strength": False,
-        "labels": {"styles": (), "words": (), "most_words": 0, "examples": ()},
+        "labels": {"styles": [], "words": [], "most_words": 0, "examples": []},
     },
     "sampling": {
         "guidance": 1.0,
