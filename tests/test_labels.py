@@ -19,6 +19,7 @@ from arbiscale_jax.artifacts.vocabulary import Vocabulary, vocabulary_of
 from arbiscale_jax.cli import program, sample
 from arbiscale_jax.data import name_labels, synthesis
 from arbiscale_jax.data.name_labels import parse_name
+from arbiscale_jax.inference.from_noise import enlarge
 from arbiscale_jax.inference.given import Given, guidance_of, guided, slerp_weights
 from arbiscale_jax.inference.options import Sampling
 from arbiscale_jax.inference.prompts import Request, prompt_of
@@ -38,7 +39,8 @@ def config(folder, stage="diffusion", **fields):
     own = {"data.source": "folder", "data.root": str(folder), "data.labels": "names", "data.lr_size": 0}
     own |= {"data.val_source": "folder", "data.val_root": str(folder)}  # so that none is held out
     own |= {f"model.first_stage.{name}": value for name, value in CODE.items()} | {"model.liif.hidden": (8,)}
-    own |= {"model.condition.enabled": False, "model.sampling.size": 4, "model.sampling.steps": 8}
+    own |= {"model.condition.enabled": False, "model.sampling.size": 4}
+    own |= {"model.sampling.steps": 8, "model.sampling.eta": 1.0}
     # few cells, whose mean says little, and a last time that is not pure noise: a small network needs the label
     own |= {"data.image_size": 4, "model.unet.channel_mult": (1,), "model.schedule.linear_end": 0.006}
     own |= {"data.flip": False, "data.center_crop": True, "loss.label_dropout": 0.1}
@@ -194,7 +196,7 @@ def test_the_prompt_chooses_between_two_pictures(model):
         style: np.asarray(model.encode(flat(colour))) for style, colour in zip("fr", COLOURS.values(), strict=True)
     }
     prompts = ["style=flat red square", "style=round", "blue", "red"]
-    for options in ({}, {"sampler": "dpmpp"}, {"guidance": 1.5, "guidance_interval": (0.1, 0.9)}):
+    for options in ({}, {"sampler": "dpmpp", "eta": 0.0}, {"guidance": 1.5, "guidance_interval": (0.1, 0.9)}):
         z = np.asarray(model.generate_latent(4, prompt=prompts, seed=3, **options))
         for one, expected in zip(z, "frrf", strict=True):
             far = {style: float(np.mean((one - right[0]) ** 2)) for style, right in truth.items()}
@@ -259,6 +261,8 @@ def test_a_damaged_vocabulary_is_refused(run, tmp_path):
         ({"guidance": -1.0}, "guidance is a scale >= 0"),
         ({"guidance_interval": (0.5, 0.2)}, "guidance_interval is a pair 0 <= first <= last <= 1"),
         ({"guidance_interval": 3}, "guidance_interval is a pair"),
+        ({"canvas": (5, 8)}, "canvas has sides that are multiples of 2 pixels, got 5 x 8"),
+        ({"canvas": (4, 8), "coarse": 1.5}, "coarse is a share of the times"),
     ],
 )
 def test_bad_prompts_and_guidance_are_refused(model, options, match):
@@ -322,9 +326,8 @@ def test_the_weights_of_two_noises_keep_their_variance():
     assert (own[0], other[0], own[-1], other[-1]) == (1, 0, 0, 1)
 
 
-@pytest.mark.parametrize("eta", [0.0, 1.0])
-def test_an_interpolation_passes_the_pictures_of_its_seeds(model, eta):
-    options = dict(prompt="red", steps=3, eta=eta)
+def test_an_interpolation_passes_the_pictures_of_its_seeds(model):
+    options = dict(prompt="red")  # with the noise of DDIM's steps, eta = 1
     path = model.interpolate([4, 9, 4], 5, (16, 16), index=1, **options)
     for frame, seed in ((0, 4), (2, 9), (4, 4)):
         np.testing.assert_array_equal(path[frame], model.generate(2, (16, 16), seed=seed, **options)[1])
@@ -346,15 +349,30 @@ def test_impossible_interpolations_are_refused(model, call, match):
         model.interpolate(**{"prompt": "red"} | call)
 
 
+def test_a_canvas_goes_on_from_an_enlarged_latent(model):
+    z = np.random.default_rng(0).normal(size=(1, 2, 2, 3)).astype(np.float32)
+    wide = np.asarray(enlarge(z, (2, 5)))
+    np.testing.assert_array_equal(wide[:, :, 1:3], z)  # in the middle
+    np.testing.assert_array_equal(wide[:, :, [0, 3, 4]], z[:, :, [0, 1, 1]])  # continued by its edge
+    assert enlarge(z, (4, 6)).shape == (1, 4, 6, 3)
+    options = dict(prompt="red", seed=2)
+    plain = model.generate_latent(2, **options)
+    np.testing.assert_array_equal(model.generate_latent(2, canvas=(4, 4), coarse=0.5, **options), plain)
+    found = model.generate(2, canvas=(4, 8), coarse=0.25, **options)
+    assert found.shape == (2, 4, 8, 3)
+    np.testing.assert_array_equal(model.generate(1, canvas=(4, 8), coarse=0.25, **options), found[:1])
+    assert np.all(found.mean((1, 2))[:, 0] > found.mean((1, 2))[:, 2])  # red, as the latent from which it goes on
+
+
 def test_the_command_makes_animations_and_follows_prompts(run, model, tmp_path, monkeypatch):
     monkeypatch.setattr(program, "start_jax", lambda: None)
     monkeypatch.setattr(aj, "load", lambda *_, **__: model)
     monkeypatch.chdir(tmp_path)
-    common = ["generate", f"--model={run}", "--sizes=16", "--prompt=red", "--steps=3"]
+    common = ["generate", f"--model={run}", "--sizes=16", "--prompt=red"]
     argv = [*common[1:], "--interpolate=4,9", "--frames=3", "--quality=100"]
     assert sample.main(argv, task="generate") == 0
     found = images.read_frames(tmp_path / "out" / "interpolation_4-9_16x16.webp")
-    path = model.interpolate([4, 9], 3, (16, 16), prompt="red", steps=3)
+    path = model.interpolate([4, 9], 3, (16, 16), prompt="red")
     assert len(found) == 3 and found.loop == 0
     for frame, expected in zip(found, path, strict=True):
         np.testing.assert_array_equal(frame.picture.pixels[..., :3], expected)
@@ -365,7 +383,7 @@ def test_the_command_makes_animations_and_follows_prompts(run, model, tmp_path, 
         == 0
     )
     np.testing.assert_array_equal(
-        pixels(tmp_path / "b" / "sample_7_1.png"), model.generate(2, (16, 16), seed=7, prompt="red", steps=3)[1]
+        pixels(tmp_path / "b" / "sample_7_1.png"), model.generate(2, (16, 16), seed=7, prompt="red")[1]
     )
     for more, match in (
         (["--prompt=green"], "knows no word 'green'"),
@@ -374,6 +392,8 @@ def test_the_command_makes_animations_and_follows_prompts(run, model, tmp_path, 
         (["--interpolate=4,5,6", "--frames=2"], "less than the 3 seeds"),
         (["--interpolate=4,5", "--num=2"], "--num says which images are made, and --interpolate too"),
         (["--interpolate=4,5", "--format=jpg"], "--format=jpg holds no animation"),
+        (["--coarse=0.5"], "--coarse belongs to --canvas"),
+        (["--canvas=5x8"], "multiples of 2 pixels"),
         (["--frames=4"], "--frames counts those of --interpolate"),
     ):
         with pytest.raises(UserError, match=match):

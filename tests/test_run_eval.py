@@ -21,7 +21,7 @@ from arbiscale_jax.data.prepare import prepare
 from arbiscale_jax.data.shards import Storage
 from arbiscale_jax.evaluation import distances, features, generation, patches, protocols, report, self_ssim
 from arbiscale_jax.experiments import get_quickstart_config
-from arbiscale_jax.inference.latents import generate
+from arbiscale_jax.inference.from_noise import generate
 from arbiscale_jax.inference.options import resolve
 from arbiscale_jax.inference.prompts import Request
 from arbiscale_jax.runtime.mesh import make_mesh, shard_batch

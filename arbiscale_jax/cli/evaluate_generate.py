@@ -69,7 +69,9 @@ def main(opts: dict) -> None:
             measured = generation.measure(real, found, num, shape, extractor, metrics)
             rows += [{"method": label, **row} for row in measured]
         if training is not None:
-            nearer += [{"method": label, **_nearest(opts, label, training, spread, found, num, shape[0], options)}]
+            fake = np.concatenate(list(generation.read_shards(found, generation.size_name(shape[0]), num)))
+            path = opts["output"] / f"nearest_{_file_label(label)}.csv"
+            nearer += [{"method": label, **_nearest(path, training, spread, fake, shape[0], options)}]
         if with_self_ssim:
             matrices[label] = generation.self_ssim_matrix(found, num)
         if "speed" in metrics:
@@ -86,15 +88,16 @@ def _file_label(label: str) -> str:
     return label.strip("/").replace("/", "_")
 
 
-def _nearest(opts: dict, label: str, training, model, shards: list[Path], num: int, size, options: dict) -> dict:
-    """Compares generated images with the training pictures, writes a list and a picture, and returns a table's row."""
-    fake = np.concatenate(list(generation.read_shards(shards, generation.size_name(size), num)))
+def _nearest(path: Path, training, model, fake: np.ndarray, size: generation.Size, options: dict) -> dict:
+    """Compares features of generated images with those of training pictures, and returns a row for the tables.
+
+    It writes a list of all images to `path`, and beside it a picture of the nearest ones at `size`.
+    """
     found, row = evaluate_nearest.compare(training, fake)
     shown = found[: evaluate_nearest.SHOWN]
     mesh = make_mesh()
     numbers = [one.number for one in shown] + [shown[0].number] * (-len(shown) % mesh.size)
     (renders,) = generation.render_numbers(model, numbers, [size], mesh, **options)
-    path = opts["output"] / f"nearest_{_file_label(label)}.csv"
     evaluate_nearest.write_list(path, training, found)
     evaluate_nearest.draw(path.with_suffix(".png"), training, shown, renders[: len(shown)])
     return row

@@ -44,7 +44,7 @@ def settle(opts: dict) -> dict:
     return opts | {"interpolate": seeds, "frames": frames, "format": chosen}
 
 
-def find_sizes(opts: dict, default: int) -> list[tuple[int, int]]:
+def find_sizes(opts: dict, default: tuple[int, int]) -> list[tuple[int, int]]:
     """Returns the (height, width) of the animations; UserError if one has too many pixels in all its frames."""
     wanted = generating.find_sizes(opts, default)
     for height, width in wanted:

@@ -34,7 +34,8 @@ def read(opts: dict, task: str) -> Settings:
     from arbiscale_jax.artifacts.vocabulary import vocabulary_of
     from arbiscale_jax.inference.baseline_model import resolve_baseline
     from arbiscale_jax.inference.options import GUIDANCE, resolve
-    from arbiscale_jax.inference.prompts import check_prompt
+    from arbiscale_jax.inference.prompts import check_canvas, check_prompt
+    from arbiscale_jax.models import spatial_factor
 
     folder = find_model(opts["model"])
     _, config = read_settings(folder)
@@ -58,6 +59,7 @@ def read(opts: dict, task: str) -> Settings:
     given: dict[str, Any] = sampling.given(opts) | ({"start": 0.0} if task == "generate" else {})
     vocabulary = vocabulary_of(config)
     check_prompt(vocabulary, given.get("prompt"))
+    check_canvas(given.get("canvas"), spatial_factor(config))
     used = resolve(config, given)._asdict()
     return Settings(folder, config, {name: x for name, x in used.items() if vocabulary or name not in GUIDANCE})
 

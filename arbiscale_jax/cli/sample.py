@@ -27,6 +27,7 @@ from arbiscale_jax.cli.destination import AGAIN, MAKE
 from arbiscale_jax.cli.journal import Journal
 from arbiscale_jax.errors import UserError
 
+OF_REQUEST = ("prompt", "canvas", "coarse")  # flags of generating that are no settings of the model
 USAGE = {
     "upscale": """
   {prog}--input photo.jpg --scale 3.7 --output out/
@@ -135,9 +136,10 @@ def _generate(opts: dict) -> int:
     if opts["format"] == picture_files.SAME:
         raise UserError("--format=same belongs to the task upscale; give another format.")
     picture_files.check_options(opts, where.single)
-    maker.find_sizes(opts, 1)
+    maker.find_sizes(opts, (1, 1))
     settings = model_settings.read(opts, "generate")
-    wanted = maker.find_sizes(opts, settings.config["sampling"]["size"])
+    canvas = sampling.given(opts).get("canvas")
+    wanted = maker.find_sizes(opts, canvas or (settings.config["sampling"]["size"],) * 2)
     options = _shared_options(opts, settings)
     if maker is interpolating:
         options |= {"--seed": None, "--interpolate": opts["interpolate"], "--frames": opts["frames"]}
@@ -156,8 +158,7 @@ def _generate(opts: dict) -> int:
     resolved = dict(task="generate", num=opts["num"], sizes=wanted)
     if maker is interpolating:
         resolved |= dict(num=1, interpolate=opts["interpolate"], frames=opts["frames"])
-    if opts["prompt"] is not None:
-        resolved["prompt"] = opts["prompt"]
+    resolved |= {name: opts[name] for name in OF_REQUEST if opts[name] is not None}
     sample_record.write(opts, settings, where, journal, resolved, results)
     sample_record.summarize(where, journal, results, 0, began)
     return 0
@@ -173,7 +174,7 @@ def _shared_options(opts: dict, settings: model_settings.Settings) -> dict:
         "--quality": opts["quality"],
     }
     options |= {f"--{name}": value for name, value in settings.sampling.items()}
-    options |= {} if opts.get("prompt") is None else {"--prompt": opts["prompt"]}
+    options |= {f"--{name}": opts[name] for name in OF_REQUEST if opts.get(name) is not None}
     return options | {"the version of arbiscale_jax": arbiscale_jax.__version__}
 
 

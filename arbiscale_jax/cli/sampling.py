@@ -5,10 +5,11 @@ from typing import Any
 
 from absl import flags
 
+from arbiscale_jax.cli import sizes
 from arbiscale_jax.errors import UserError
 
 OF_UPSCALING = ("start", "refine", "restore", "statistics")  # flags that generating does not have
-OF_GENERATING = ("prompt", "guidance", "guidance-interval")  # flags that upscaling does not have
+OF_GENERATING = ("prompt", "guidance", "guidance-interval", "canvas", "coarse")  # flags that upscaling does not have
 NAMES = ("steps", "sampler", "eta", *OF_UPSCALING, "guidance")  # flags that the model's methods take as they are
 RECORDED = (*NAMES, "guidance_low", "guidance_high")  # resolved options that sample.json records
 
@@ -36,6 +37,16 @@ def define(flag_values: flags.FlagValues, *, upscaling: bool, generating: bool) 
             "default: the model's."
         )
         flags.DEFINE_string("guidance-interval", None, help_, flag_values=f)
+        help_ = (
+            "Generate: HEIGHTxWIDTH in pixels, at the scale of training, for which latents are sampled; default: the "
+            "square of training, which renders of other proportions stretch."
+        )
+        flags.DEFINE_string("canvas", None, help_, flag_values=f)
+        help_ = (
+            "Generate, with --canvas: sample at the size of training, enlarge the latent, and go on from this share of "
+            "the times, above 0 and up to 1; default: 0, from noise."
+        )
+        flags.DEFINE_float("coarse", None, help_, lower_bound=0.0, upper_bound=1.0, flag_values=f)
     if upscaling:
         help_ = (
             "Upscale: where sampling starts: 0 means from noise, s in (0, 1] from the input with noise added up to "
@@ -63,16 +74,20 @@ def check(opts: dict) -> None:
     """Raises UserError for NaN, which absl's bounds let through, and for an interval of another form."""
     if opts.get("guidance") is not None and not math.isfinite(opts["guidance"]):
         raise UserError(f"--guidance={opts['guidance']} is no number; give a scale such as 2, where 1 is none.")
+    if opts.get("coarse") is not None and not opts.get("canvas"):
+        raise UserError("--coarse belongs to --canvas; give both.")
     _interval(opts)
-    for name in ("eta", "start", "restore"):
+    for name in ("eta", "start", "restore", "coarse"):
         if opts.get(name) is not None and not math.isfinite(opts[name]):
             raise UserError(f"--{name}={opts[name]} is no number between 0 and 1.")
 
 
 def given(opts: dict) -> dict[str, Any]:
     """Returns the options that the command line gives, in the form that the model's methods take."""
-    found: dict[str, Any] = {name: opts[name] for name in (*NAMES, "prompt") if opts.get(name) is not None}
+    found: dict[str, Any] = {name: opts[name] for name in (*NAMES, "prompt", "coarse") if opts.get(name) is not None}
     interval = _interval(opts)
+    if opts.get("canvas"):
+        found["canvas"] = sizes.parse_size(opts["canvas"], "--canvas")
     return found if interval is None else found | {"guidance_interval": interval}
 
 

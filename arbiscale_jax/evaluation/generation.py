@@ -17,9 +17,8 @@ from jax.sharding import Mesh
 from arbiscale_jax.artifacts.weights import hash_weights
 from arbiscale_jax.data import Source
 from arbiscale_jax.inference import Model, batch
-from arbiscale_jax.inference.latents import generate
-from arbiscale_jax.inference.options import resolve
-from arbiscale_jax.inference.prompts import Request
+from arbiscale_jax.inference.from_noise import generate
+from arbiscale_jax.inference.prompts import make_request
 from arbiscale_jax.runtime.mesh import replicate, shard_batch
 from arbiscale_jax.runtime.whole_files import replacing
 
@@ -176,7 +175,7 @@ def generated_batch(
       batch_size: the number of latents.
       sizes: the image sizes.
       mesh: the device mesh.
-      **sampling: seed, steps, sampler, eta, prompt, guidance and guidance_interval.
+      **sampling: seed, steps, sampler, eta, prompt, guidance, guidance_interval, canvas and coarse.
 
     Returns:
       One array uint8 [batch_size, H, W, 3] per size.
@@ -189,9 +188,7 @@ def render_numbers(
 ) -> list[np.ndarray]:
     """Renders the latents of these numbers, a multiple of the mesh's size, at each size; see `generated_batch`."""
     engine = model.engine._replace(put=lambda cells: shard_batch({"cells": cells}, mesh)["cells"])
-    options = resolve(model.config, {**sampling, "start": 0.0})
-    request = Request(options, sampling.get("seed", 0), sampling.get("prompt"))
-    features = batch.decode_features(engine, generate(engine, numbers, request))
+    features = batch.decode_features(engine, generate(engine, numbers, make_request(engine, sampling)))
     return [batch.render_features(engine, features, size) for size in sizes]
 
 

@@ -11,10 +11,10 @@ from arbiscale_jax.errors import UserError
 from arbiscale_jax.runtime.random import whole_seed
 
 from .checks import check_memory, check_size, whole
+from .from_noise import generate_each, interpolate_each
 from .latent_model import LatentModel
-from .latents import generate_each, interpolate_each
-from .options import GenerateOptions, check_names, resolve
-from .prompts import Request, check_prompt
+from .options import GenerateOptions, check_names
+from .prompts import Request, make_request
 
 LEAST_SEEDS = 2
 
@@ -29,9 +29,9 @@ class Generator(LatentModel):
 
         Args:
           num: the number of images.
-          size: (height, width) of the images; by default the training size.
-          **sampling: seed, steps, sampler, eta, prompt, guidance, guidance_interval and progress (GenerateOptions);
-            image i depends on (seed, i) alone.
+          size: (height, width) of the images; by default the canvas, or else the training size.
+          **sampling: seed, steps, sampler, eta, prompt, guidance, guidance_interval, canvas, coarse and progress
+            (GenerateOptions); image i depends on (seed, i) alone.
 
         Returns:
           A uint8 array [num, height, width, 3].
@@ -41,12 +41,12 @@ class Generator(LatentModel):
           TypeError: if there is no such option.
         """
         check_names(sampling, GenerateOptions)
-        size = self._size(size)
+        size = self._size(size, sampling)
         check_memory((whole(num, "num", 1), *size, 3), np.uint8)
         return self.render(self.generate_latent(num, **sampling), size)
 
     def generate_latent(self, num: int = 1, **sampling: Unpack[GenerateOptions]) -> jax.Array:
-        """Samples latents [num, h, w, c] from noise at the training size; arguments and errors as in `generate`."""
+        """Samples latents [num, h, w, c] from noise; arguments and errors are those of `generate`."""
         return jnp.asarray(np.concatenate([z for _, z in self.generate_each(num, **sampling)]))
 
     def generate_each(
@@ -95,7 +95,7 @@ class Generator(LatentModel):
           TypeError: if there is no such option.
         """
         check_names(sampling, GenerateOptions)
-        size = self._size(size)
+        size = self._size(size, sampling)
         check_memory((whole(frames, "frames", LEAST_SEEDS), *size, 3), np.uint8)
         latents = [z for _, z in self.interpolate_each(seeds, frames, index, **sampling)]
         return self.render(np.concatenate(latents), size)
@@ -119,12 +119,10 @@ class Generator(LatentModel):
             raise UserError("This model knows labels: interpolating needs one prompt, which all frames share.")
         yield from interpolate_each(self.engine, (seeds, frames, index), request, sampling.get("progress"))
 
-    def _size(self, size: Sequence[int] | None) -> tuple[int, int]:
+    def _size(self, size: Sequence[int] | None, sampling: GenerateOptions) -> tuple[int, int]:
         side = self.config["sampling"]["size"]
-        return check_size(size or (side, side))
+        return check_size(size or sampling.get("canvas") or (side, side))
 
     def _request(self, sampling: GenerateOptions) -> Request:
         check_names(sampling, GenerateOptions)
-        options, seed = resolve(self.config, {**sampling, "start": 0.0}), whole_seed(sampling.get("seed", 0))
-        check_prompt(self.engine.vocabulary, sampling.get("prompt"))
-        return Request(options, seed, sampling.get("prompt"))
+        return make_request(self.engine, sampling)

@@ -1,9 +1,9 @@
-"""Samples latents of pictures, and latents from noise, in batches of fixed shapes."""
+"""Samples latents of pictures in batches of fixed shapes."""
 
 import math
 import warnings
 from collections import Counter
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
@@ -11,11 +11,10 @@ import numpy as np
 from arbiscale_jax.runtime.random import seed_key
 
 from .engine import Engine, at_once
-from .given import Blend, Given, guidance_of, slerp_weights
+from .given import Given
 from .memory import LEAST
 from .plan import Pile, Plan, make_piles, make_plan
-from .prompts import Request, labels_for
-from .sheets import Job, Progress, cell_names, lay_out, paste
+from .sheets import Job, lay_out, paste
 from .whole_picture import WholePicture
 
 
@@ -139,98 +138,3 @@ class _Sampler:
         for _ in range(job.options.refine):
             z = networks.run_refine(params, z, c, inputs.frame, inputs.seen)
         return np.asarray(z)
-
-
-def generate(
-    engine: Engine, numbers: Sequence[int] | np.ndarray, request: Request, blend: Blend | None = None
-) -> jax.Array:
-    """Samples the latents of these numbers from noise, in one batch.
-
-    Args:
-      engine: networks and weights; the batch is computed where engine.put places it.
-      numbers: the numbers of the latents; number i depends on (seed, i) alone, up to rounding by the batch's size.
-      request: what is generated, and how.
-      blend: how noise is mixed with that of another seed; None means not at all.
-
-    Returns:
-      The latents [n, h, w, c].
-
-    Raises:
-      UserError: if the model needs a condition, or has no U-Net.
-    """
-    h, w, _ = engine.generated_shape()
-    params, options = engine.unet(conditioned=False), request.options
-    cells = engine.put(cell_names(numbers, (0, 0), (h, w)))
-    label = labels_for(engine.vocabulary, request, numbers)
-    given = Given(None, engine.strength(options.restore, len(cells)), cells, seed_key(request.seed))
-    given = given._replace(label=None if label is None else engine.put(label), blend=blend)
-    if label is not None:
-        given = given._replace(guidance=guidance_of(options, len(engine.networks.alpha_bar)))
-    return engine.networks.run_answer(params, given, options=options.compiled._replace(start=0.0))
-
-
-def generate_each(
-    engine: Engine, num: int, request: Request, progress: Progress | None, wanted: Container[int]
-) -> Iterator[tuple[list[int], np.ndarray]]:
-    """Samples the latents 0 .. num - 1 in batches of a fixed size, of which those without a wanted number are left out.
-
-    A latent lies in the same batch whatever is wanted.
-
-    Args:
-      engine: as in `generate`.
-      num: the number of latents; it decides the size of a batch.
-      request: as in `generate`.
-      progress: a function that is called with (done, num) after each batch, or None.
-      wanted: numbers of latents.
-
-    Yields:
-      Pairs (the wanted numbers of a batch, their latents [n h w c] on the host).
-    """
-    h, w, _ = engine.generated_shape()
-    size = at_once(h * w, num)
-    for first in range(0, num, size):
-        some = np.arange(first, first + size) % num  # the last batch is filled up
-        there = [i for i in range(first, min(first + size, num)) if i in wanted]
-        found = np.asarray(generate(engine, some, request)) if there else None
-        if progress:
-            progress(min(first + size, num), num)
-        if found is not None:
-            yield there, found[[i - first for i in there]]
-
-
-def interpolate_each(
-    engine: Engine, path: tuple[Sequence[int], int, int], request: Request, progress: Progress | None
-) -> Iterator[tuple[list[int], np.ndarray]]:
-    """Samples latents on the way from seed to seed, in batches of a fixed size.
-
-    Args:
-      engine: as in `generate`.
-      path: the seeds, the number of frames, and which latent of each seed.
-      request: as in `generate`, whose seed does not count.
-      progress: a function that is called with (done, frames) after each batch, or None.
-
-    Yields:
-      Pairs (numbers of frames, their latents [n h w c] on the host).
-    """
-    seeds, frames, index = path
-    h, w, _ = engine.generated_shape()
-    size = at_once(h * w, frames)
-    along = np.arange(frames) * (len(seeds) - 1)  # in legs, times frames - 1
-    legs, at_seed = along // (frames - 1), along % (frames - 1) == 0
-
-    def done(there):
-        if progress:
-            progress(int(there[-1]) + 1, frames)
-        return list(map(int, there))
-
-    for leg, seed in enumerate(seeds):
-        some, numbers = request._replace(seed=seed), np.flatnonzero((legs == leg) & ~at_seed)
-        for there in np.flatnonzero((legs == leg) & at_seed)[
-            :, None
-        ]:  # by the program of `generate`, with its rounding
-            yield done(there), np.asarray(generate(engine, [index], some))
-        for there in np.split(numbers, range(size, len(numbers), size)) if len(numbers) else ():
-            shares = np.resize(along[there] - leg * (frames - 1), size) / (frames - 1)
-            own, other = (engine.put(x[:, None, None, None]) for x in slerp_weights(shares))
-            blend = Blend(seed_key(seeds[leg + 1]), own, other)
-            yield done(there), np.asarray(generate(engine, [index] * size, some, blend))[: len(there)]

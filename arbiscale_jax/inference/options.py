@@ -77,6 +77,12 @@ class GenerateOptions(ProcessOptions, total=False):
     prompt: str | Sequence[str] | None
     """What to show, for a model that knows labels: a text such as "style=noto cat", or one for each image, which take
     turns. "" is no label; None draws a label of the training pictures for each image, from (seed, i)."""
+    canvas: Sequence[int] | None
+    """The (height, width) in pixels, at the scale of training, for which latents are sampled; by default the square of
+    training. Rendering may still enlarge or stretch it."""
+    coarse: float | None
+    """For a canvas: 0, the default, samples it from noise. s in (0, 1] samples a latent of the size of training first,
+    enlarges it, adds noise up to time s T, and goes on from there."""
     progress: Callable[[int, int], object] | None
     """A function that is called with (done, total) after each batch of latents."""
 

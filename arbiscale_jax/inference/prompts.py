@@ -1,14 +1,18 @@
 """Says what a generation asks for, and which label each of its images has."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
 
 from arbiscale_jax.artifacts.vocabulary import Vocabulary
 from arbiscale_jax.errors import UserError
+from arbiscale_jax.runtime.random import whole_seed
 
-from .options import Sampling
+from .checks import check_size
+from .engine import Engine
+from .options import Sampling, resolve
 
 Prompt = str | Sequence[str] | None  # see GenerateOptions.prompt
 
@@ -19,6 +23,8 @@ class Request(NamedTuple):
     options: Sampling  # how latents are sampled
     seed: int  # the seed of all noise, and of labels that are drawn
     prompt: Prompt = None  # what is to be seen
+    canvas: tuple[int, int] | None = None  # (height, width) of the latents in cells; None means those of training
+    coarse: float = 0.0  # share of the times from which an enlarged latent of training goes on; 0 means from noise
 
 
 def check_prompt(vocabulary: Vocabulary | None, prompt: Prompt) -> None:
@@ -64,3 +70,27 @@ def labels_for(vocabulary: Vocabulary | None, request: Request, numbers: Sequenc
     if vocabulary is None:
         return None
     return np.stack([vocabulary.read(prompt_of(vocabulary, request, int(number))) for number in numbers])
+
+
+def make_request(engine: Engine, sampling: Mapping) -> Request:
+    """Returns the request that options of sampling describe (GenerateOptions), after all checks.
+
+    Raises:
+      UserError: if an option is out of range, or the model knows nothing of what the prompt says.
+    """
+    options = resolve(engine.config, {**sampling, "start": 0.0})
+    check_prompt(engine.vocabulary, sampling.get("prompt"))
+    canvas, coarse = check_canvas(sampling.get("canvas"), engine.networks.factor), sampling.get("coarse") or 0.0
+    if not isinstance(coarse, Real) or not 0 <= float(coarse) <= 1:
+        raise UserError(f"coarse is a share of the times from 0 to 1, got {coarse!r}.")
+    return Request(options, whole_seed(sampling.get("seed", 0)), sampling.get("prompt"), canvas, float(coarse))
+
+
+def check_canvas(size, factor: int) -> tuple[int, int] | None:
+    """Returns a canvas in latent cells, or raises UserError if its sides are no multiples of `factor` pixels."""
+    if size is None:
+        return None
+    height, width = check_size(size)
+    if height % factor or width % factor:
+        raise UserError(f"canvas has sides that are multiples of {factor} pixels, got {height} x {width}.")
+    return height // factor, width // factor
