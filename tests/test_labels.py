@@ -13,16 +13,17 @@ from PIL import Image
 from toys import leaves_equal, tiny
 
 import arbiscale_jax as aj
-from arbiscale_jax import UserError, data, images, models
+from arbiscale_jax import UserError, data, diffusion, images, models
 from arbiscale_jax.artifacts import fit, registry, storage
 from arbiscale_jax.artifacts.vocabulary import Vocabulary, vocabulary_of
 from arbiscale_jax.cli import program, sample
 from arbiscale_jax.data import name_labels, synthesis
 from arbiscale_jax.data.name_labels import parse_name
 from arbiscale_jax.inference.from_noise import enlarge
-from arbiscale_jax.inference.given import Given, guidance_of, guided, slerp_weights
+from arbiscale_jax.inference.given import Blend, Given, draw_noise, guidance_of, guided, slerp_weights
 from arbiscale_jax.inference.options import Sampling
 from arbiscale_jax.inference.prompts import Request, prompt_of
+from arbiscale_jax.inference.sheets import cell_names
 from arbiscale_jax.models.label_embedding import word_shares
 from arbiscale_jax.training.label_config import with_labels
 from arbiscale_jax.training.loop import train
@@ -40,7 +41,7 @@ def config(folder, stage="diffusion", **fields):
     own |= {"data.val_source": "folder", "data.val_root": str(folder)}  # so that none is held out
     own |= {f"model.first_stage.{name}": value for name, value in CODE.items()} | {"model.liif.hidden": (8,)}
     own |= {"model.condition.enabled": False, "model.sampling.size": 4}
-    own |= {"model.sampling.steps": 8, "model.sampling.eta": 1.0}
+    own |= {"model.sampling.steps": 8, "model.sampling.eta": 0.0}
     # few cells, whose mean says little, and a last time that is not pure noise: a small network needs the label
     own |= {"data.image_size": 4, "model.unet.channel_mult": (1,), "model.schedule.linear_end": 0.006}
     own |= {"data.flip": False, "data.center_crop": True, "loss.label_dropout": 0.1}
@@ -326,8 +327,18 @@ def test_the_weights_of_two_noises_keep_their_variance():
     assert (own[0], other[0], own[-1], other[-1]) == (1, 0, 0, 1)
 
 
+@pytest.mark.parametrize("draw", [0, 3])  # z_T, and the noise of a step of DDIM
+def test_noise_is_mixed_by_the_weights(draw):
+    keys, cells = jax.random.split(jax.random.key(0)), jnp.asarray(cell_names([0, 1], (0, 0), (3, 3)))
+    first, second = (diffusion.cell_noise(key, cells, draw, 2) for key in keys)
+    own, other = (jnp.array(x, jnp.float32)[:, None, None, None] for x in ([0, 0.6], [1, 0.8]))
+    mixed = draw_noise(Given(None, None, cells, keys[0], blend=Blend(keys[1], own, other)), draw, 2)
+    np.testing.assert_array_equal(mixed[0], second[0])
+    np.testing.assert_allclose(mixed[1], 0.6 * first[1] + 0.8 * second[1], atol=1e-6)
+
+
 def test_an_interpolation_passes_the_pictures_of_its_seeds(model):
-    options = dict(prompt="red")  # with the noise of DDIM's steps, eta = 1
+    options = dict(prompt="red")
     path = model.interpolate([4, 9, 4], 5, (16, 16), index=1, **options)
     for frame, seed in ((0, 4), (2, 9), (4, 4)):
         np.testing.assert_array_equal(path[frame], model.generate(2, (16, 16), seed=seed, **options)[1])
