@@ -36,6 +36,12 @@ def vocabulary(config) -> Vocabulary | None:
     return None if config.stage == "baseline" else vocabulary_of(models.complete(config.model))
 
 
+def labelling(config) -> dict[str, Vocabulary]:
+    """Returns the arguments by which functions of `data` make labels; a run without labels gives none."""
+    known = vocabulary(config)
+    return {"vocabulary": known} if known else {}
+
+
 def train_batches(config, start_step: int, rows: list[int], mesh) -> Generator[dict]:
     """Iterates over the training batches, placed on the devices, from the batch of update `start_step` on.
 
@@ -48,13 +54,13 @@ def train_batches(config, start_step: int, rows: list[int], mesh) -> Generator[d
     Yields:
       Dicts of arrays [batch_size, ...].
     """
-    size, known = config.train.batch_size, vocabulary(config)
+    size, known = config.train.batch_size, labelling(config)
     if not config.data.synthesis.enabled:
-        host = data.train_batches(config.data, config.seed, size, start_step, rows, known)
+        host = data.train_batches(config.data, config.seed, size, start_step, rows, **known)
         found = on_devices(host, rows, size, mesh)
         return _in_sizes(found, image_sizes(config), start_step) if config.stage == "baseline" else found
     variants, settings = example_settings(config)
-    store = replicate(synthesis.store_from_config(config.data, known), mesh)
+    store = replicate(synthesis.store_from_config(config.data, **known), mesh)
     return synthesis.batches(store, variants, settings, config.seed, size, start_step, batch_sharding(mesh))
 
 
