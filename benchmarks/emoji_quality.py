@@ -5,7 +5,8 @@ DIR has train/, val/ (128 pixels), val_256/ and val_512/, the same pictures at t
   samples against the training set, beside training against validation pictures (the floor), equally many of each;
   reconstructions of validation pictures rendered at 128, 256 and 512 against the true ones of that size;
 and SelfSSIM of the samples over 128, 160 and 192. Writes grid.png, samples, and nearest.png, samples beside the
-training pictures nearest to them (32 x 32 pixels compared). Needs the extra `eval`.
+training pictures nearest to them (32 x 32 pixels compared). --sampler, --steps, --eta, --seed, --prompt and --guidance
+choose how samples are made. Needs the extra `eval`. `run_eval.py --task generate` has patches, precision and recall.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from arbiscale_jax.runtime.mesh import make_mesh
 
 BATCH = 10
 SIZES = (128, 160, 192)  # of SelfSSIM
+SAMPLING = {"sampler": str, "steps": int, "eta": float, "prompt": str, "guidance": float}
 
 
 def pictures(folder: Path, names: list[str] | None, num: int) -> dict[str, np.ndarray]:
@@ -50,6 +52,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", default="emoji")
     parser.add_argument("--num", type=int, default=200, help="pictures on each side of a distance")
+    parser.add_argument("--seed", type=int, default=0)
+    for name, kind in SAMPLING.items():
+        parser.add_argument(f"--{name}", type=kind, help="of sampling; default: the model's")
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
@@ -71,7 +76,8 @@ def main() -> None:
     val = {512: pictures(args.data / "val_512", None, num)}
     for side, folder in ((256, "val_256"), (128, "val")):
         val[side] = pictures(args.data / folder, list(val[512]), num)
-    z = model.generate_latent(num)
+    sampling = {name: getattr(args, name) for name in SAMPLING if getattr(args, name) is not None}
+    z = model.generate_latent(num, seed=args.seed, **sampling)
     samples = {side: model.render(z, (side, side)) for side in SIZES}
     train = found("train", pictures(args.data / "train", None, num).values())
 

@@ -22,6 +22,8 @@ from arbiscale_jax.evaluation import (
     distortion,
     features,
     inception,
+    nearest,
+    patches,
     pictures,
     protocols,
     report,
@@ -415,3 +417,27 @@ def test_vgg_features_are_never_called_fid(monkeypatch):
     np.testing.assert_allclose(extractor.apply(images[::-1].copy()), found[::-1], rtol=1e-5, atol=1e-5)
     with pytest.raises(UserError, match="one of vgg, inception"):
         features.make_extractor("resnet", make_mesh())
+
+
+def test_neighbours_are_told_apart_by_style():
+    train = np.array([[0.0, 0], [1, 0], [4, 0], [0, 3]])
+    fake = np.array([[0.0, 0.5], [3.9, 0]])
+    first, second = nearest.find_neighbours(fake, train, ["a", "a", "b", "b"])
+    assert (first.nearest, first.other, first.own, first.ratio) == (0, 3, pytest.approx(3), pytest.approx(0.5 / 3))
+    assert (second.nearest, second.other, second.own) == (2, 1, pytest.approx(3))
+    (any_style,) = nearest.find_neighbours(fake[:1], train, [""] * 4)
+    assert (any_style.nearest, any_style.other, any_style.own) == (0, 1, pytest.approx(1))
+
+
+def test_windows_lie_inside_at_places_of_their_own():
+    images = np.stack([np.arange(24 * 20).reshape(24, 20, 1).repeat(3, 2)] * 3) % 251
+    cut = patches.cut_patches(images.astype(np.uint8), [4, 5], 16)
+    assert cut.shape == (patches.PATCHES, 3, 16, 16, 3)
+    for i, number in enumerate((4, 5)):
+        for k, (top, left) in enumerate(patches.places(number, (24, 20), 16)):
+            np.testing.assert_array_equal(cut[k, i], images[i, top : top + 16, left : left + 16])
+    many = np.concatenate([patches.places(number, (24, 20), 16) for number in range(200)])
+    assert {tuple(np.unique(many[:, axis])) for axis in (0, 1)} == {
+        tuple(range(9)),
+        tuple(range(5)),
+    }  # all, to the edge

@@ -19,10 +19,11 @@ from arbiscale_jax.artifacts.weights import save_weights
 from arbiscale_jax.cli import evaluate, evaluation_files, main, program
 from arbiscale_jax.data.prepare import prepare
 from arbiscale_jax.data.shards import Storage
-from arbiscale_jax.evaluation import distances, features, generation, protocols, report, self_ssim
+from arbiscale_jax.evaluation import distances, features, generation, patches, protocols, report, self_ssim
 from arbiscale_jax.experiments import get_quickstart_config
-from arbiscale_jax.inference.latents import generate
+from arbiscale_jax.inference.from_noise import generate
 from arbiscale_jax.inference.options import resolve
+from arbiscale_jax.inference.prompts import Request
 from arbiscale_jax.runtime.mesh import make_mesh, shard_batch
 
 SIZE = 16  # of the toy models' images
@@ -101,6 +102,7 @@ def test_upscaling_end_to_end_twice_the_same_figures(capsys):
     assert Path("a/results.csv").read_bytes() == Path("b/results.csv").read_bytes()
     assert {r["image"] for r in first["records"]} == {"0.png", "1.png", "2.png"} and len(first["records"]) == 6
     used = {"steps": 2, "sampler": "ddim", "eta": 1.0, "start": 0.3, "refine": 0, "size": SIZE}
+    used |= {"guidance": 1.0, "guidance_low": 0.0, "guidance_high": 1.0}
     used |= {
         "border": 0,
         "cell_min": 0.0,
@@ -217,13 +219,51 @@ def test_generation_end_to_end_and_resumed(monkeypatch, capsys):
     assert "row i, column j: the render at size j resized to size i" in capsys.readouterr().out
 
 
+def test_true_renders_windows_and_nearest_training_pictures(monkeypatch):
+    def corners(images):  # in place of a network: the colours of four places
+        return np.float32(images[:, [2, -3]][:, :, [2, -3]].reshape(len(images), -1)) / 255
+
+    extractor = features.Extractor("toy", "FD-VGG", "KD-VGG", 12, "four places", "0", corners)
+    monkeypatch.setattr(features, "make_extractor", lambda *_: extractor)
+    Path("true").mkdir()
+    for i in range(3):
+        Image.fromarray(pixels(f"photos/{i}.png")[:40, :48]).save(f"true/{('a', 'b')[i % 2]}__{i}.png")
+    argv = (*GENERATE, "--data=photos", "--truth=24x20=true", "--train=true", "--patch=16", "--num=3")
+    found = run(*argv, "--metrics=fd,patch_fd,nearest", "--output=true_renders")
+    first, second = found["distances"]
+    assert "patch FD-VGG" not in first and second["patch FD-VGG"] > 0  # windows of 16 fit the larger size alone
+
+    mesh = make_mesh()
+    spread = generation.spread(aj.load("toy_gen"), mesh)
+    (renders,) = generation.generated_batch(spread, 0, 4, [(24, 20)], mesh, seed=0)
+    names = sorted(map(str, Path("true").iterdir()))
+    truth = [protocols.fit(pixels(names[i]), (24, 20)) for i in np.random.default_rng(0).permutation(3)]
+    moments = []
+    for images in (np.stack(truth), renders[:3]):
+        rows = [corners(cut) for cut in patches.cut_patches(images, range(3), 16)]
+        moments.append(distances.moments([np.concatenate(rows)]))
+    assert second["patch FD-VGG"] == pytest.approx(distances.frechet_distance(*moments), rel=1e-3)
+
+    (row,) = found["nearest"]
+    listed = list(csv.DictReader(Path("true_renders/nearest_toy_gen.csv").read_text().splitlines()))
+    assert Path("true_renders/nearest_toy_gen.png").exists()
+    assert row["images"] == row["training"] == len(listed) == 3
+    assert (
+        row["least"] == pytest.approx(float(listed[0]["ratio"])) and Path("true_renders/nearest_toy_gen.png").exists()
+    )
+    for one in listed:  # the neighbour is of another style
+        assert {one["nearest"][0], one["its_neighbour"][0]} == {"a", "b"}
+        assert float(one["ratio"]) == pytest.approx(float(one["distance"]) / float(one["their_distance"]))
+    assert any("24x20" in note and "true" in note for note in found["notes"])
+
+
 def test_batches_over_devices_give_the_latents_of_generate():
     model, mesh = aj.load("toy_gen"), make_mesh()
     assert mesh.size == 2
     assert generation.spread(aj.Model(model.config, model.params, dtype="bfloat16"), mesh).dtype == "bfloat16"
     spread = generation.spread(model, mesh)
     engine = spread.engine._replace(put=lambda cells: shard_batch({"cells": cells}, mesh)["cells"])
-    latents = generate(engine, range(1, 5), resolve(model.config, {}), 3)
+    latents = generate(engine, range(1, 5), Request(resolve(model.config, {}), 3))
     np.testing.assert_allclose(latents, model.generate_latent(5, seed=3)[1:], atol=1e-5)
     (renders,) = generation.generated_batch(spread, 1, 4, [(17, 12)], mesh, seed=3)
     assert np.abs(renders.astype(int) - model.render(latents, (17, 12))).max() <= 1
@@ -296,6 +336,10 @@ def test_a_prepared_set_is_opened_as_its_folder_is(folder, tmp_path):
         (["--task=generate", "--model=toy_gen", "--metrics=selfssim"], "--sizes=128,160,192"),
         (["--task=generate", "--model=toy_gen", "--metrics=selfssim", "--sizes=4,8"], "at least 11 pixels"),
         (["--task=generate", "--model=toy_gen", "--metrics=speed", "--sizes=8x"], "is no size"),
+        ([*GENERATE, "--data=photos", "--truth=16"], "is to name SIZE=FOLDER"),
+        ([*GENERATE, "--data=photos", "--truth=32=photos"], "names the size 32, which is not measured"),
+        ([*GENERATE, "--data=photos", "--metrics=nearest"], "The metric nearest needs --train"),
+        ([*GENERATE, "--data=photos", "--prompt=cat"], "This model knows no labels"),
         (["--task=generate", "--model=toy_sr", "--data=photos"], "does not generate"),
         (["--task=generate", "--model=bicubic", "--data=photos"], "an interpolation"),
         ([*GENERATE, "--data=photos", "--features=inception", "--inception-weights=no.pth"], "no.pth"),

@@ -27,6 +27,7 @@ LEAST = {  # least values of whole numbers; it is 0 for others, and building the
     "model.sampling.size": 1,
 }
 A_LEVEL = ("model.unet.num_res_blocks",)  # fields that hold a whole number or a list of one per level
+OF_WORDS = tuple(f"model.unet.labels.{name}" for name in ("styles", "words", "examples"))  # fields that list texts
 OBJECT = "an object of fields"
 
 
@@ -86,6 +87,8 @@ def expected(name: str, default) -> str:
         return f"one of {', '.join(CHOICES[name])}"
     if name in A_LEVEL:
         return "a whole number or a list of them"
+    if name in OF_WORDS:
+        return "a list of texts, none of them twice"
     words = {bool: "true or false", int: f"a whole number >= {LEAST.get(name, 0)}", float: "a number", tuple: "a list"}
     return OBJECT if isinstance(default, Mapping) else words[type(default)]
 
@@ -95,6 +98,9 @@ def _fits(name: str, default, value) -> bool:
         return value in CHOICES[name]
     if name in A_LEVEL and isinstance(value, list | tuple):
         return all(_is_whole(x, 1) for x in value)
+    if name in OF_WORDS:
+        texts = isinstance(value, list | tuple) and all(isinstance(x, str) and x for x in value)
+        return texts and (len(set(value)) == len(value) or name.endswith("examples"))
     if isinstance(default, Mapping):
         return isinstance(value, Mapping)
     if isinstance(default, bool):

@@ -16,6 +16,8 @@ Usage:
   {prog} --task upscale  --model runs/faces_align --data DIR --protocol fixed_lr --lr-size 16 --scales 5.3,7,10,12
   {prog} --task upscale  --model bicubic,photos --data DIV2K_valid_HR --lr DIV2K_valid_LR_bicubic/X4
   {prog} --task generate --model emoji --data DIR --sizes 128,160,192 --num 5000
+  {prog} --task generate --model emoji --data VAL --truth 256=VAL_256,512=VAL_512 --sizes 128,192,256,512 \
+      --train TRAIN --metrics fd,kd,patch_fd,precision,recall,selfssim,nearest --sampler dpmpp --steps 20 --eta 0
 
 --model takes names of bundled models, folders of runs or exported models, and for upscaling also Pillow's nearest,
 bilinear, bicubic and lanczos, separated by commas; the others are compared with the first one, image by image. Results
@@ -27,7 +29,10 @@ _OF_TASK = {
         *("lr", "scales", "protocol", "lr-size", "border", "max-images", "max-side", "samples", "sheet"),
         *sampling.OF_UPSCALING,
     ),
-    "generate": ("sizes", "num", "features", "inception-weights", "batch-size"),
+    "generate": (
+        *("sizes", "num", "truth", "train", "patch", "features", "inception-weights", "batch-size"),
+        *sampling.OF_GENERATING,
+    ),
 }
 TASKS = tuple(_OF_TASK)
 _OF_REDUCTION = ("scales", "protocol", "lr-size", "max-side")  # flags that make no sense with given LR images
@@ -102,7 +107,7 @@ def _define_flags() -> flags.FlagValues:
     flags.DEFINE_enum("split", "all", ["all", "train", "val"], "Which images of --data to use.", flag_values=f)
     flags.DEFINE_string("metrics", None, "The metrics to compute, separated by commas; see below.", flag_values=f)
     program.define_path("output", "out/eval", "The folder for the results.", f)
-    sampling.define(f, upscaling=True)
+    sampling.define(f, upscaling=True, generating=True)
 
     help_ = (
         "Upscale: a folder of the LR images of --data, which have the same names, or names with a suffix such as x4; "
@@ -127,6 +132,15 @@ def _define_flags() -> flags.FlagValues:
     flags.DEFINE_string("sizes", None, help_, flag_values=f)
     help_ = "Generate: number of images, by default and at most the number of real images."
     flags.DEFINE_integer("num", None, help_, lower_bound=2, flag_values=f)
+    help_ = (
+        "Generate: folders of true images of a size, in place of those of --data resized to it, as SIZE=FOLDER "
+        "separated by commas."
+    )
+    flags.DEFINE_string("truth", None, help_, flag_values=f)
+    help_ = "Generate: the pictures that the model was trained on, for the metric nearest."
+    program.define_path("train", None, help_, f)
+    help_ = "Generate: the side of the windows of patch_fd, at sizes larger than that."
+    flags.DEFINE_integer("patch", 128, help_, lower_bound=16, flag_values=f)
     help_ = "Generate: the network for distances, vgg (FD-VGG, KD-VGG; no download) or inception (FID, KID)."
     flags.DEFINE_enum("features", "vgg", ["vgg", "inception"], help_, flag_values=f)
     help_ = "Generate: a file with FID's Inception weights, .pth or .safetensors; by default they are downloaded once."

@@ -17,9 +17,9 @@ FIELDS = [name for name in result_names.FIELDS if name not in result_names.OF_IN
 STEM = "sample"
 
 
-def find_sizes(opts: dict, default: int) -> list[tuple[int, int]]:
-    """Returns the (height, width) of each image's renders, by default a square; UserError if one is too large."""
-    wanted = sizes.parse_sizes(opts["sizes"], "--sizes") if opts["sizes"] else [(default, default)]
+def find_sizes(opts: dict, default: tuple[int, int]) -> list[tuple[int, int]]:
+    """Returns the (height, width) of each image's renders, or the default; UserError if one is too large."""
+    wanted = sizes.parse_sizes(opts["sizes"], "--sizes") if opts["sizes"] else [default]
     for size in wanted:
         sizes.check_output(size, opts["max-output-pixels"])
     return wanted

@@ -2,7 +2,7 @@
 
 import hashlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from arbiscale_jax.cli import sampling
 from arbiscale_jax.errors import UserError
@@ -31,8 +31,11 @@ def read(opts: dict, task: str) -> Settings:
     """
     from arbiscale_jax.artifacts.registry import find_model, read_settings
     from arbiscale_jax.artifacts.storage import is_model
+    from arbiscale_jax.artifacts.vocabulary import vocabulary_of
     from arbiscale_jax.inference.baseline_model import resolve_baseline
-    from arbiscale_jax.inference.options import resolve
+    from arbiscale_jax.inference.options import GUIDANCE, resolve
+    from arbiscale_jax.inference.prompts import check_canvas, check_prompt
+    from arbiscale_jax.models import spatial_factor
 
     folder = find_model(opts["model"])
     _, config = read_settings(folder)
@@ -53,8 +56,12 @@ def read(opts: dict, task: str) -> Settings:
     if baseline is not None:
         used = resolve_baseline(baseline, sampling.given(opts))
         return Settings(folder, config, used._asdict() if used else {})
-    given = sampling.given(opts) | ({"start": 0.0} if task == "generate" else {})
-    return Settings(folder, config, resolve(config, given)._asdict())
+    given: dict[str, Any] = sampling.given(opts) | ({"start": 0.0} if task == "generate" else {})
+    vocabulary = vocabulary_of(config)
+    check_prompt(vocabulary, given.get("prompt"))
+    check_canvas(given.get("canvas"), spatial_factor(config))
+    used = resolve(config, given)._asdict()
+    return Settings(folder, config, {name: x for name, x in used.items() if vocabulary or name not in GUIDANCE})
 
 
 def fingerprint(folder: Path) -> str:

@@ -139,6 +139,15 @@ def write_frames(path: Path, frames: Sequence[images.Frame], loop: int | None, o
     images.save_frames(path, [one.picture for one in frames], durations, loop, quality=opts["quality"], metadata=kept)
 
 
+def write_animation(path: Path, frames: Iterable[np.ndarray], opts: dict) -> None:
+    """Writes generated pictures, uint8 [h, w, 3], as an animation that is shown without end, a tenth of a second each.
+
+    Raises:
+      UserError: if the file cannot be written.
+    """
+    images.save_frames(path, frames, quality=opts["quality"])
+
+
 def _frames(path: Path, opts: dict) -> images.Frames | None:
     """Returns the frames, or None if their number cannot be found out, though the first may be intact."""
     try:

@@ -11,6 +11,7 @@ from arbiscale_jax.cli import (
     files,
     generating,
     inputs,
+    interpolating,
     model_settings,
     picture_files,
     planning,
@@ -26,6 +27,7 @@ from arbiscale_jax.cli.destination import AGAIN, MAKE
 from arbiscale_jax.cli.journal import Journal
 from arbiscale_jax.errors import UserError
 
+OF_REQUEST = ("prompt", "canvas", "coarse")  # flags of generating that are no settings of the model
 USAGE = {
     "upscale": """
   {prog}--input photo.jpg --scale 3.7 --output out/
@@ -34,7 +36,9 @@ USAGE = {
   {prog}--input FOLDER --long-side 3840 --name '{{stem}}_{{size}}' --output out/ --skip-existing
   {prog}--input photo.jpg --output large.png""",
     "generate": """
-  {prog}--num 16 --sizes 128,160,192x256 --output out/""",
+  {prog}--num 16 --sizes 128,160,192x256 --output out/
+  {prog}--model MODEL --prompt 'style=noto cat' --guidance 2 --output out/
+  {prog}--interpolate 0,7,0 --frames 48 --sizes 256 --output out/""",
 }
 
 
@@ -71,6 +75,13 @@ def main(argv: list[str], prog: str = "python run_sample.py", task: str | None =
         return program.interruptible(partial(_upscale, opts, given))
     if further:
         raise UserError(f"The argument {further[0]!r} belongs to no flag; generate takes flags only.")
+    if opts["interpolate"] is not None:
+        for name in ("num", "seed"):
+            if flag_values[name].present:
+                raise UserError(f"--{name} says which images are made, and --interpolate too; leave one of them out.")
+        opts = interpolating.settle(opts)
+    elif opts["frames"] is not None:
+        raise UserError("--frames counts those of --interpolate; give --interpolate=SEED,SEED too, or leave it out.")
     return program.interruptible(partial(_generate, opts))
 
 
@@ -119,16 +130,21 @@ def _upscale(opts: dict, given: list[str]) -> int:
 def _generate(opts: dict) -> int:
     """Checks everything that can be checked without a model, then generates, and returns the exit code."""
     began, where = time.monotonic(), destination.parse(opts)
+    maker = generating if opts["interpolate"] is None else interpolating
     if opts["name"] is not None:
         result_names.check_pattern(opts["name"], generating.FIELDS)
     if opts["format"] == picture_files.SAME:
         raise UserError("--format=same belongs to the task upscale; give another format.")
     picture_files.check_options(opts, where.single)
-    generating.find_sizes(opts, 1)
+    maker.find_sizes(opts, (1, 1))
     settings = model_settings.read(opts, "generate")
-    wanted = generating.find_sizes(opts, settings.config["sampling"]["size"])
-    journal = Journal(None if where.single else where.folder, _shared_options(opts, settings))
-    of_each = generating.name_results(opts, wanted, where, journal.key)
+    canvas = sampling.given(opts).get("canvas")
+    wanted = maker.find_sizes(opts, canvas or (settings.config["sampling"]["size"],) * 2)
+    options = _shared_options(opts, settings)
+    if maker is interpolating:
+        options |= {"--seed": None, "--interpolate": opts["interpolate"], "--frames": opts["frames"]}
+    journal = Journal(None if where.single else where.folder, options)
+    of_each = maker.name_results(opts, wanted, where, journal.key)
     results = [one for some in of_each for one in some]
     actions = generating.decide(opts, where, of_each, journal)
     destination.clean(where, results)
@@ -136,10 +152,13 @@ def _generate(opts: dict) -> int:
     if made:
         names = {one.name for one in made}
         todo = [[one for one in some if one.name in names] for some in of_each]
-        generating.run(_load(opts), opts, where, todo, journal)
+        maker.run(_load(opts), opts, where, todo, journal)
     if made or AGAIN in actions:
         journal.end()
     resolved = dict(task="generate", num=opts["num"], sizes=wanted)
+    if maker is interpolating:
+        resolved |= dict(num=1, interpolate=opts["interpolate"], frames=opts["frames"])
+    resolved |= {name: opts[name] for name in OF_REQUEST if opts[name] is not None}
     sample_record.write(opts, settings, where, journal, resolved, results)
     sample_record.summarize(where, journal, results, 0, began)
     return 0
@@ -155,6 +174,7 @@ def _shared_options(opts: dict, settings: model_settings.Settings) -> dict:
         "--quality": opts["quality"],
     }
     options |= {f"--{name}": value for name, value in settings.sampling.items()}
+    options |= {f"--{name}": opts[name] for name in OF_REQUEST if opts.get(name) is not None}
     return options | {"the version of arbiscale_jax": arbiscale_jax.__version__}
 
 

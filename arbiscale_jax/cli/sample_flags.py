@@ -3,7 +3,7 @@
 from absl import flags
 
 from arbiscale_jax import images
-from arbiscale_jax.cli import generating, picture_files, program, result_names, sampling, sizes
+from arbiscale_jax.cli import generating, interpolating, picture_files, program, result_names, sampling, sizes
 
 DEFAULT_MODELS = {"upscale": "photos", "generate": "emoji"}  # names of bundled models
 OF_TASK = {  # the flags that only one of the tasks has
@@ -11,7 +11,7 @@ OF_TASK = {  # the flags that only one of the tasks has
         *("input", "scale", "size", "long-side", "samples", *sampling.OF_UPSCALING, "box", "max-pixels"),
         *("first-frame", "no-metadata"),
     ),
-    "generate": ("num", "sizes"),
+    "generate": ("num", "sizes", "interpolate", "frames", *sampling.OF_GENERATING),
 }
 
 
@@ -34,7 +34,14 @@ def define(task: str | None) -> flags.FlagValues:
         flags.DEFINE_integer("num", 4, "Generate: number of images.", lower_bound=1, flag_values=f)
         help_ = "Generate: sizes to render each image at, HEIGHTxWIDTH or the side of a square, separated by commas."
         flags.DEFINE_string("sizes", None, help_ + " Default: the model's.", flag_values=f)
-    sampling.define(f, upscaling=task != "generate")
+        help_ = (
+            "Generate: seeds, separated by commas, between whose images an animation goes, in place of --num and "
+            "--seed; the last may be the first again, so that it goes round."
+        )
+        flags.DEFINE_string("interpolate", None, help_, flag_values=f)
+        help_ = f"Generate: number of frames of --interpolate; default: {interpolating.FRAMES}."
+        flags.DEFINE_integer("frames", None, help_, lower_bound=2, flag_values=f)
+    sampling.define(f, upscaling=task != "generate", generating=task != "upscale")
     help_ = "The type in which the networks compute; default: bfloat16 on a GPU, float32 elsewhere."
     flags.DEFINE_enum("dtype", None, ["float32", "tensorfloat32", "bfloat16"], help_, flag_values=f)
     help_ = "Largest number of pixels of an output, or of the window that --box names."

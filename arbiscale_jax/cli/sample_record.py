@@ -33,7 +33,7 @@ def write(
     record = dict(resolved)
     if record["task"] == "upscale":
         record |= dict(inputs=[given.get(one, one[0]) for one in sources], output_sizes=list(sources.values()))
-    used = {name: value for name, value in settings.sampling.items() if name in sampling.NAMES}
+    used = {name: value for name, value in settings.sampling.items() if name in sampling.RECORDED}
     record |= dict(model=opts["model"], seed=opts["seed"], **used, outputs=list(done))
     versions = {"arbiscale_jax": arbiscale_jax.__version__, "jax": version("jax")}
     destination.write_settings(where, record | dict(versions=versions, model_config=settings.config))

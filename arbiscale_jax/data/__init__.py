@@ -6,6 +6,7 @@
 """
 
 from .folders import SplitFiles
+from .name_labels import Name, labels_of, make_vocabulary, parse_name
 from .pipeline import Batches, shuffled_batches, train_batches, val_batch, view_batches, views
 from .records import RecordOptions
 from .set_info import is_prepared
@@ -17,6 +18,7 @@ __all__ = [
     "SOURCES",
     "Batches",
     "ExampleSpec",
+    "Name",
     "RecordOptions",
     "Source",
     "SourceOptions",
@@ -24,8 +26,11 @@ __all__ = [
     "dihedral",
     "example",
     "is_prepared",
+    "labels_of",
     "make_source",
+    "make_vocabulary",
     "open_source",
+    "parse_name",
     "shuffled_batches",
     "train_batches",
     "val_batch",

@@ -7,6 +7,7 @@ from typing import Any
 from arbiscale_jax.errors import UserError
 
 from .folders import SplitFiles
+from .name_labels import WAYS
 from .records import RecordOptions
 from .small_pictures import least_side
 from .source import Source
@@ -88,6 +89,8 @@ def check(config: Mapping[str, Any]) -> None:
             "data.lr_root gives the LR images, and data.degradation and data.lr_scale_max make others; unset "
             "data.lr_root, or set data.degradation=bicubic and data.lr_scale_min and data.lr_scale_max to 0."
         )
+    if config["labels"] not in WAYS:
+        raise UserError(f"data.labels is names, or empty for no labels, got {config['labels']!r}.")
     if not 0 <= config["recolor"] <= 1:
         raise UserError(f"data.recolor is a probability, got {config['recolor']}.")
     if not 0 < config["min_crop"] <= 1:

@@ -8,12 +8,14 @@ import grain
 import numpy as np
 from absl import flags
 
+from arbiscale_jax.artifacts.vocabulary import Vocabulary
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.runtime.random import word_seed
 
 from .config_sources import cache_bytes, check, lr_root_of, train_source, val_source
 from .degradations import make_shrink
 from .lr_pairs import PicturePair
+from .name_labels import LabelledSource, labelled_example, labels_of
 from .paired_examples import paired_example, paired_val_example
 from .processes import follow_parent, start_quiet_tracker
 from .transforms import ExampleSpec, example, val_example
@@ -33,7 +35,12 @@ class Batches(Iterator[dict[str, np.ndarray]], Protocol):
 
 
 def train_batches(
-    config: Mapping[str, Any], seed: int, batch_size: int, start_step: int = 0, rows: Sequence[int] | None = None
+    config: Mapping[str, Any],
+    seed: int,
+    batch_size: int,
+    start_step: int = 0,
+    rows: Sequence[int] | None = None,
+    vocabulary: Vocabulary | None = None,
 ) -> Batches:
     """Iterates without end over the batches start_step, start_step + 1, ...; batch k is a function of (seed, k) alone.
 
@@ -47,9 +54,11 @@ def train_batches(
       batch_size: examples per batch, over all devices together.
       start_step: number of the first batch.
       rows: rows of each batch that are wanted; nothing else is read. None is all.
+      vocabulary: what labels say; None makes examples without labels.
 
     Returns:
-      An iterator over the arrays of `transforms.example` with a leading batch axis; its close() ends the loader.
+      An iterator over the arrays of `transforms.example` with a leading batch axis, and with a vocabulary also label,
+      int32 [b 1 + n], of the picture's name; its close() ends the loader.
 
     Raises:
       UserError: if a field or the source is wrong.
@@ -57,17 +66,21 @@ def train_batches(
     transform = _make_transform(config)
     if batch_size < 1 or start_step < 0:
         raise UserError(f"Batch size >= 1 and first step >= 0 must hold, got {batch_size} and {start_step}.")
-    examples = _in_random_order(train_source(config, cache_bytes(config)), seed).random_map(transform)
+    source, transform = _labelled(train_source(config, cache_bytes(config)), transform, vocabulary)
+    examples = _in_random_order(source, seed).random_map(transform)
     return _start(_batched(examples, batch_size, rows)[start_step:], config["workers"])
 
 
-def views(config: Mapping[str, Any], seed: int, num: int) -> tuple[grain.MapDataset, dict[str, Any]]:
+def views(
+    config: Mapping[str, Any], seed: int, num: int, vocabulary: Vocabulary | None = None
+) -> tuple[grain.MapDataset, dict[str, Any]]:
     """Draws `num` examples, called views, of every training image; example i is a function of (seed, i) alone.
 
     Args:
       config: config.data of an experiment.
       seed: a whole number >= 0.
       num: views per image.
+      vocabulary: as in `train_batches`.
 
     Returns:
       The examples, where number v * (number of images) + i is view v of image i, and their identity as values that JSON
@@ -84,7 +97,10 @@ def views(config: Mapping[str, Any], seed: int, num: int) -> tuple[grain.MapData
     identity = {field: config[field] for field in fields} | {"real": dict(config["real"]), "seed": seed, "views": num}
     identity["images"] = [source.name(i) for i in range(len(source))]
     identity["files"] = source.stamps()
-    return grain.MapDataset.source(source).repeat(num).seed(word_seed(seed)).random_map(transform), identity
+    if vocabulary:
+        identity["labels"] = [vocabulary.styles, vocabulary.words, vocabulary.most_words]
+    pictures, transform = _labelled(source, transform, vocabulary)
+    return grain.MapDataset.source(pictures).repeat(num).seed(word_seed(seed)).random_map(transform), identity
 
 
 def view_batches(examples: grain.MapDataset, batch_size: int, start: int, workers: int) -> Batches:
@@ -150,12 +166,19 @@ def _make_transform(config: Mapping[str, Any]) -> Callable:
     return partial(example, spec=_example_spec(config), shrink=make_shrink(config))
 
 
+def _labelled(source, transform: Callable, vocabulary: Vocabulary | None) -> tuple[Any, Callable]:
+    """Returns the pictures and what makes examples of them, with labels if there is a vocabulary."""
+    if vocabulary is None:
+        return source, transform
+    return LabelledSource(source, vocabulary), partial(labelled_example, transform=transform)
+
+
 def _example_spec(config: Mapping[str, Any]) -> ExampleSpec:
     """Returns the fields of config.data that say how examples are cut."""
     return ExampleSpec(**{field: config[field] for field in ExampleSpec._fields})
 
 
-def val_batch(config: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def val_batch(config: Mapping[str, Any], vocabulary: Vocabulary | None = None) -> dict[str, np.ndarray]:
     """Cuts the crops that validation uses; they are always the same.
 
     The config.val_num crops are spread over the held-out images. If an image gives several, they are spread over
@@ -163,6 +186,7 @@ def val_batch(config: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
     Args:
       config: config.data of an experiment.
+      vocabulary: as in `train_batches`.
 
     Returns:
       One batch of `transforms.val_example`, with the same arrays as the batches of `train_batches`.
@@ -172,14 +196,20 @@ def val_batch(config: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """
     check(config)
     spec, shrink = _example_spec(config), make_shrink(config)
-    source, num, examples = val_source(config), config["val_num"], []
+    source, num, examples, numbers = val_source(config), config["val_num"], [], []
     for i in range(num):
         index, turn = (i % len(source), i // len(source)) if num > len(source) else (i * len(source) // num, 0)
-        if isinstance(image := source[index], PicturePair):
+        number, image = source.readable(index)
+        numbers.append(number)
+        if isinstance(image, PicturePair):
             examples.append(paired_val_example(image, _spread(turn), spec))
         else:
             examples.append(val_example(image, _spread(turn), np.random.default_rng(i), spec, shrink))
-    return {key: np.stack([one[key] for one in examples]) for key in examples[0]}
+    batch = {key: np.stack([one[key] for one in examples]) for key in examples[0]}
+    if vocabulary:
+        titles = source.titles()
+        batch["label"] = labels_of([titles[number] for number in numbers], vocabulary)
+    return batch
 
 
 def _spread(n: int) -> tuple[float, float]:

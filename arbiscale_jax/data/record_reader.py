@@ -1,7 +1,8 @@
 """Reads the images of records: serialized tf.train.Examples, or examples that TFDS has parsed."""
 
 import io
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,8 @@ from . import metadata, tf_example
 from .set_info import REMEDY
 from .small_pictures import measure_file
 
+NAME = "name"  # the feature in which prepared sets keep the name of an image's file
+
 
 class RecordSet(NamedTuple):
     """Holds the opened records of one split, from which a Source is made."""
@@ -23,6 +26,7 @@ class RecordSet(NamedTuple):
     title: str  # what the set is called in messages
     files: tuple[Path, ...]  # the files that hold the records
     measure: Callable[[int], int | None]  # number of a record -> shorter side of its image, or None if unknown
+    title_of: Callable[[int], str]  # number of a record -> the name that its image had as a file, or the number
 
 
 class RecordReader:
@@ -41,6 +45,15 @@ class RecordReader:
             return measure_file(io.BytesIO(self._content(index)))
         except UserError:
             return None
+
+    def title_of(self, index: int) -> str:
+        """Returns the name that a record's image had as a file, or the number where the record does not say it."""
+        try:
+            record = self._records[int(index)]
+            name = (record if isinstance(record, Mapping) else tf_example.decode(record)).get(NAME, b"")
+        except Exception:  # whoever decodes the image says why
+            name = b""
+        return os.fsdecode(name) if isinstance(name, bytes) and name else str(index)
 
     def _name(self, index: int) -> str:
         return f"Record {index} of {self._title}"

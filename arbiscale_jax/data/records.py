@@ -56,7 +56,7 @@ def open_prepared(root: str | Path, split: str, feature: str = "") -> RecordSet:
     indices = _indices(len(records), split, hold_out, together=fit == "tiles")
     read = RecordReader(records, ImageOf(feature), title)
     measure = read.measure if fit not in ("crop", "aspect") else lambda index: size  # every shorter side is `size`
-    return RecordSet(indices, read, title, tuple(paths), measure)
+    return RecordSet(indices, read, title, tuple(paths), measure, read.title_of)
 
 
 def open_tfds(name: str, data_dir: str, split: str, feature: str = "") -> RecordSet:
@@ -102,7 +102,7 @@ def open_tfds(name: str, data_dir: str, split: str, feature: str = "") -> Record
         )
     title, files = f"the TFDS set {name} ({chosen})", tuple(sorted(p for p in directory.iterdir() if p.is_file()))
     read = RecordReader(records, Item(feature), title)
-    return RecordSet(_indices(total, split, hold_out), read, title, files, read.measure)
+    return RecordSet(_indices(total, split, hold_out), read, title, files, read.measure, read.title_of)
 
 
 def _open_shards(directory: Path, info: SetInfo, split: str) -> tuple[Any, list[Path]]:

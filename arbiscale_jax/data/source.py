@@ -23,6 +23,8 @@ class Source:
       title: what the source is called in messages.
       cache_bytes: largest memory that decoded images take, in bytes.
       files: returns the paths of the files that hold the images.
+      title_of: returns the name that an image had as a file, where `names` are numbers of records; by default `names`
+        are such names themselves.
     """
 
     def __init__(
@@ -32,9 +34,10 @@ class Source:
         title: str,
         cache_bytes: int = 2**30,
         files: Callable[[], Iterable[Path]] = tuple,
+        title_of: Callable[[Any], str] = str,
     ):
         self._names = names if isinstance(names, np.ndarray) else tuple(names)  # an array holds numbers of records
-        self._read, self._title, self._files = read, title, files
+        self._read, self._title, self._files, self._title_of = read, title, files, title_of
         self._room, self._decoded = cache_bytes, {}
 
     def __len__(self) -> int:
@@ -42,10 +45,14 @@ class Source:
 
     def __getitem__(self, index: int) -> Any:
         """Returns an image, or the next readable one; raises UserError if no image can be read any more."""
+        return self.readable(index)[1]
+
+    def readable(self, index: int) -> tuple[int, Any]:
+        """Returns the index and the image of the first readable one from `index` on; errors as for an element."""
         for i in range(index, index + len(self)):
             image = self.read(i % len(self))
             if image is not None:
-                return image
+                return i % len(self), image
         raise UserError(f"{self._title} holds no image that can be read any more; give a folder with intact ones.")
 
     def read(self, index: int) -> Any:
@@ -61,6 +68,10 @@ class Source:
     def name(self, index: int) -> str:
         """Returns the name of an image: a path below the folder, the number of a record, or a name in scikit-image."""
         return str(self._names[index])
+
+    def titles(self) -> list[str]:
+        """Returns the names that the images had as files, also where they are records of a prepared set."""
+        return [self._title_of(name) for name in self._names]
 
     def stamps(self) -> list[tuple[int, int]]:
         """Returns (bytes, time of last change in ns) of each file that holds images; these show when a file changes."""

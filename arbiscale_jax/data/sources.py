@@ -170,7 +170,7 @@ def _from_records(records: RecordSet, cache_bytes: int, least: int) -> Source:
         raise UserError(f"{title} holds no image; prepare it again.")
     indices = without_small(records.indices, records.measure, least, records.title)
     read = partial(large_enough, read=records.read, least=least, title=records.title) if least else records.read
-    return Source(indices, read, title, cache_bytes, partial(tuple, records.files))
+    return Source(indices, read, title, cache_bytes, partial(tuple, records.files), records.title_of)
 
 
 def _read_embedded(name: str) -> np.ndarray:

@@ -16,8 +16,10 @@ _UPSCALE = {
 _GENERATE = {
     "fd": "Fréchet distance of features: FID with --features=inception, else FD-VGG",
     "kd": "kernel distance of features: KID with --features=inception, else KD-VGG",
+    "patch_fd": "Fréchet distance of windows of --patch pixels at random places, at sizes larger than that",
     "precision": "share of generated images within the manifold of the real ones (3 nearest neighbours)",
     "recall": "share of real images within the manifold of the generated ones",
+    "nearest": "distance to the nearest training picture (--train) over that picture's to its own nearest neighbour",
     "selfssim": "SelfSSIM: agreement of one latent's renders at two or more sizes",
     "speed": "seconds for the parts of one image (sample, decode, render), FPS, peak memory",
 }

@@ -11,6 +11,7 @@ import numpy as np
 from .statistics import EXACT
 
 _DIGITS = {"psnr": 2, "psnr_y": 2, "lr_psnr": 2, "scale": None, "images": None, "fps": 4, "color": 2, "weave": 2}
+_DIGITS |= {"training": None, "nearer": None}
 _DIGITS |= {"color_r": 2, "color_g": 2, "color_b": 2, "peak_host_mib": 0, "peak_device_mib": 0}
 
 

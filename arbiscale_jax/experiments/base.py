@@ -59,6 +59,12 @@ def get_base_config() -> ml_collections.ConfigDict:
                     num_groups=32,  # number of groups of GroupNorm
                     mid_attention=True,  # whether the middle block has self-attention
                     strength=False,  # for local: whether it is told how strongly the input is damaged
+                    labels=dict(  # for adm without a condition: what it knows of pictures' names; data.labels fills it
+                        styles=(),  # names of the styles; () and words=() mean no labels
+                        words=(),  # words
+                        most_words=0,  # number of words that a label may have
+                        examples=(),  # labels of some training pictures, drawn from where sampling is given no prompt
+                    ),
                 ),
                 schedule=dict(  # the noise schedule, whose betas are linear in their square root
                     timesteps=1000,  # number of times T
@@ -74,6 +80,9 @@ def get_base_config() -> ml_collections.ConfigDict:
                     steps=200,  # number of evaluations of the U-Net
                     sampler="ddim",  # ddim, dpmpp, or ddim_trailing: from T - 1 to z_0, for few evaluations
                     eta=0.0,  # noise that DDIM adds in each step: 0 none (deterministic), 1 ancestral sampling
+                    guidance=1.0,  # labels: scale of classifier-free guidance; 1 none, 0 unlabelled, above 1 stronger
+                    guidance_low=0.0,  # labels: share of the times T from which on there is guidance
+                    guidance_high=1.0,  # labels: share of the times T up to which there is guidance
                     statistics="whole",  # of norms in pictures that are cut: of the whole, or window, in half the time
                     restore=-1.0,  # SR told the damage: share to clean away, in [0, 1]; below 0 it judges by itself
                     finest=0.0,  # least output pixels per latent cell; with fewer, a finer render is reduced; 0: never
@@ -93,6 +102,8 @@ def get_base_config() -> ml_collections.ConfigDict:
                 lr_size=0,  # side of the LR image that is made of this crop; 0 means none
                 lr_root="",  # for source=folder: folders of given LR pictures, as many as in root; "" makes LR images
                 min_side=0,  # pictures whose shorter side is below this are left out; 0: an eighth of image_size
+                labels="",  # names: the U-Net is told style and words of pictures' names (STYLE__WORDS); "": no labels
+                label_words=2048,  # largest number of words in the vocabulary, the most frequent ones
                 flip=True,  # whether to mirror crops horizontally at random
                 transpose=False,  # whether to mirror crops vertically and to transpose them at random
                 recolor=0.0,  # probability of reordering and scaling the colour channels: hues that a small set lacks
@@ -179,6 +190,7 @@ def get_base_config() -> ml_collections.ConfigDict:
                 align_lpips_weight=0.0,  # align: weight of LPIPS on the render, added to the error of Eq. 7; 0: none
                 align_disc_weight=0.0,  # reverse_ddim and sampling: weight of the adversarial loss; 0 means none
                 render_size="target",  # what align renders: target (a window at a random size), image or latent (whole)
+                label_dropout=0.1,  # labels: rate at which the label, its style alone and its words alone are dropped
                 sampled_times=0.0,  # diffusion: share of examples at a time that sampling visits, the rest is uniform
                 min_snr_gamma=0.0,  # diffusion: L_dm times min(SNR, gamma) / SNR (Hang et al. 2023); 0: L_dm itself
                 weight_cap=0.0,  # largest alpha_bar / (1 - alpha_bar) in Eq. 7, in mode sampling in L_dm too; 0: none

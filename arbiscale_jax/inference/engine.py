@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from arbiscale_jax.artifacts.vocabulary import Vocabulary, vocabulary_of
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.runtime.mesh import batch_sharding, make_mesh, replicate, replicated
 
@@ -31,6 +32,11 @@ class Engine(NamedTuple):
     def config(self) -> Mapping:
         """Returns the `model` part of the configuration."""
         return self.networks.config
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """Returns what the model knows of names, or None if it knows no labels."""
+        return vocabulary_of(self.config)
 
     def first_stage(self, part: str) -> Mapping:
         """Returns the weights, and raises UserError if `part` of the auto-encoder is missing, as in an import."""
@@ -62,12 +68,16 @@ class Engine(NamedTuple):
         if not self.config["condition"]["enabled"]:
             raise UserError("This model generates images and takes no condition; upscaling needs an SR model.")
 
-    def generated_shape(self) -> tuple[int, int, int]:
-        """Returns the shape (h, w, c) of a generated latent, and raises UserError if the model needs a condition."""
+    def generated_shape(self, canvas: tuple[int, int] | None = None) -> tuple[int, int, int]:
+        """Returns the shape (h, w, c) of a generated latent, and raises UserError if the model needs a condition.
+
+        `canvas` is the (h, w) that is asked for; None means the square of training.
+        """
         if self.config["condition"]["enabled"]:
             raise UserError("This model upscales images and cannot generate without one; use an unconditional model.")
         side = self.config["sampling"]["size"] // self.networks.factor
-        return side, side, self.config["first_stage"]["z_channels"]
+        height, width = canvas or (side, side)
+        return height, width, self.config["first_stage"]["z_channels"]
 
     def strength(self, restore: float, num: int):
         """Returns the strength of the damage that the U-Net is told, [num], or None if it is told nothing."""

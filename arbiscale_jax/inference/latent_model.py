@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +15,9 @@ from arbiscale_jax.runtime.random import seed_key
 
 from .checks import check_box, check_latents, check_memory, check_size
 from .engine import Engine, make_engine
-from .networks import Given
-from .options import resolve
+from .given import Given, guidance_of
+from .options import SampleOptions, check_names, resolve
+from .prompts import Request, labels_for
 from .rendering import Renderer, View
 from .sheets import cell_names
 from .tiles import fill
@@ -116,7 +117,12 @@ class LatentModel:
         return self.engine.networks.run_condition(self.engine.first_stage("encoder"), jnp.asarray(lr, jnp.float32))
 
     def denoise(
-        self, z_t: ArrayLike, t: ArrayLike, c: ArrayLike | None = None, restore: float | None = None
+        self,
+        z_t: ArrayLike,
+        t: ArrayLike,
+        c: ArrayLike | None = None,
+        restore: float | None = None,
+        prompt: str | Sequence[str] | None = None,
     ) -> jax.Array:
         """Predicts the noise in z_t.
 
@@ -125,56 +131,56 @@ class LatentModel:
           t: their times, an int or integers [b].
           c: the condition [b h w c], for a model that has one.
           restore: as in `Model.upscale_latent`.
+          prompt: what z_t shows, for a model that knows labels: one prompt, or one for each example; None is no label.
 
         Returns:
           The predicted noise, [b h w c].
 
         Raises:
-          UserError: if the model has no U-Net, or the condition or `restore` does not suit it.
+          UserError: if the model has no U-Net, or the condition, `restore` or the prompt does not suit it.
         """
         options = resolve(self.config, {"restore": restore})
         z_t = jnp.asarray(z_t, jnp.float32)
         t = jnp.broadcast_to(jnp.asarray(t), z_t.shape[:1])
         params = self.engine.unet(conditioned=c is not None)
-        return self.engine.networks.run_eps(params, z_t, t, c, self.engine.strength(options.restore, len(z_t)))
+        strength, label = self.engine.strength(options.restore, len(z_t)), self._labels(prompt, options, len(z_t))
+        return self.engine.networks.run_eps(params, z_t, t, c, strength, label=label)
 
-    def sample(
-        self,
-        z_T: ArrayLike,
-        c: ArrayLike | None = None,
-        *,
-        steps: int | None = None,
-        sampler: str | None = None,
-        eta: float | None = None,
-        start: float = 1.0,
-        seed: int = 0,
-    ) -> jax.Array:
+    def sample(self, z_T: ArrayLike, c: ArrayLike | None = None, **sampling: Unpack[SampleOptions]) -> jax.Array:
         """Runs the reverse process from z_T to z_0, as one compiled loop.
 
         Args:
           z_T: latents [b h w c] to start from, at the noisiest of the times that are visited.
           c: the condition [b h w c], for a model that has one.
-          steps: the number of evaluations of the U-Net; None means the model's own (config.sampling).
-          sampler: one of diffusion.SAMPLERS; None means the model's own.
-          eta: the share of the noise that DDIM adds in each step; None means the model's own.
-          start: the share of the schedule's times, in (0, 1], that the process covers.
-          seed: the seed of DDIM's noise, used if eta > 0; example i depends on (seed, i).
+          **sampling: steps, sampler, eta, start, seed, prompt, guidance and guidance_interval (SampleOptions).
 
         Returns:
           The latents z_0, [b h w c].
 
         Raises:
-          UserError: if steps is outside 1 .. start T, the sampler is unknown, or eta or start is out of range.
+          UserError: if steps is outside 1 .. start T, the sampler is unknown, another option is out of range, or the
+            model knows nothing of what the prompt says.
+          TypeError: if there is no such option.
         """
+        check_names(sampling, SampleOptions)
+        start = sampling.get("start", 1.0)
         if not 0 < start <= 1:
             raise UserError(f"start, the share of the times that sampling visits, lies in (0, 1], got {start}.")
-        options = resolve(self.config, dict(steps=steps, sampler=sampler, eta=eta, start=start))
+        options = resolve(self.config, {**sampling, "start": start})
         z_T = jnp.asarray(z_T, jnp.float32)
         cells = cell_names(np.arange(len(z_T)), (0, 0), z_T.shape[1:3])
         strength = self.engine.strength(options.restore, len(z_T))
-        given = Given(c, strength, cells, seed_key(seed))
+        given = Given(c, strength, cells, seed_key(sampling.get("seed", 0)))
+        given = given._replace(label=self._labels(sampling.get("prompt"), options, len(z_T)))
+        if given.label is not None:
+            given = given._replace(guidance=guidance_of(options, len(self.alpha_bar)))
         params = self.engine.unet(conditioned=c is not None)
         return self.engine.networks.run_sample(params, z_T, given, options=options.compiled)
+
+    def _labels(self, prompt, options, num: int):
+        """Returns the labels of `num` examples, int32 [num, 1 + n], or None for a model that knows none."""
+        prompt = "" if prompt is None and self.engine.vocabulary else prompt
+        return labels_for(self.engine.vocabulary, Request(options, 0, prompt), range(num))
 
     def decode(self, z: ArrayLike, size: Sequence[int], box: Sequence[int] | None = None) -> np.ndarray:
         """Renders latents in float32 (Eq. 6).

@@ -1,9 +1,9 @@
-"""Samples latents of pictures, and latents from noise, in batches of fixed shapes."""
+"""Samples latents of pictures in batches of fixed shapes."""
 
 import math
 import warnings
 from collections import Counter
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
@@ -11,11 +11,10 @@ import numpy as np
 from arbiscale_jax.runtime.random import seed_key
 
 from .engine import Engine, at_once
+from .given import Given
 from .memory import LEAST
-from .networks import Given
-from .options import Sampling
 from .plan import Pile, Plan, make_piles, make_plan
-from .sheets import Job, Progress, cell_names, lay_out, paste
+from .sheets import Job, lay_out, paste
 from .whole_picture import WholePicture
 
 
@@ -139,55 +138,3 @@ class _Sampler:
         for _ in range(job.options.refine):
             z = networks.run_refine(params, z, c, inputs.frame, inputs.seen)
         return np.asarray(z)
-
-
-def generate(engine: Engine, numbers: Sequence[int] | np.ndarray, options: Sampling, seed: int) -> jax.Array:
-    """Samples the latents of these numbers from noise, in one batch.
-
-    Args:
-      engine: networks and weights; the batch is computed where engine.put places it.
-      numbers: the numbers of the latents; number i depends on (seed, i) alone, up to rounding by the batch's size.
-      options: how latents are sampled.
-      seed: the seed of all noise.
-
-    Returns:
-      The latents [n, h, w, c].
-
-    Raises:
-      UserError: if the model needs a condition, or has no U-Net.
-    """
-    h, w, _ = engine.generated_shape()
-    params = engine.unet(conditioned=False)
-    cells = engine.put(cell_names(numbers, (0, 0), (h, w)))
-    given = Given(None, engine.strength(options.restore, len(cells)), cells, seed_key(seed))
-    return engine.networks.run_answer(params, given, options=options.compiled._replace(start=0.0))
-
-
-def generate_each(
-    engine: Engine, num: int, options: Sampling, seed: int, progress: Progress | None, wanted: Container[int]
-) -> Iterator[tuple[list[int], np.ndarray]]:
-    """Samples the latents 0 .. num - 1 in batches of a fixed size, of which those without a wanted number are left out.
-
-    A latent lies in the same batch whatever is wanted.
-
-    Args:
-      engine: as in `generate`.
-      num: the number of latents; it decides the size of a batch.
-      options: as in `generate`.
-      seed: likewise.
-      progress: a function that is called with (done, num) after each batch, or None.
-      wanted: numbers of latents.
-
-    Yields:
-      Pairs (the wanted numbers of a batch, their latents [n h w c] on the host).
-    """
-    h, w, _ = engine.generated_shape()
-    size = at_once(h * w, num)
-    for first in range(0, num, size):
-        some = np.arange(first, first + size) % num  # the last batch is filled up
-        there = [i for i in range(first, min(first + size, num)) if i in wanted]
-        found = np.asarray(generate(engine, some, options, seed)) if there else None
-        if progress:
-            progress(min(first + size, num), num)
-        if found is not None:
-            yield there, found[[i - first for i in there]]

@@ -1,6 +1,6 @@
 """Defines the Model, one object that upscales, generates and renders (paper Fig. 3)."""
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Unpack
 
 import jax
@@ -11,17 +11,20 @@ from arbiscale_jax.images.kinds import to_picture
 from arbiscale_jax.runtime.random import whole_seed
 
 from . import channels
-from .checks import check_box, check_memory, check_size, whole
-from .latent_model import LatentModel
-from .latents import generate_each, upscale, upscale_together
-from .options import GenerateOptions, UpscaleOptions, check_names, resolve
+from .checks import check_box, check_size, whole
+from .generator import Generator
+from .latents import upscale, upscale_together
+from .options import UpscaleOptions, check_names, resolve
 from .results import upscale_whole
 from .sheets import Job
 from .tiles import View
 
 
-class Model(LatentModel):
-    """Upscales photographs, generates images, and does with latents what LatentModel does, whose arguments it takes."""
+class Model(Generator):
+    """Upscales photographs, generates images as Generator does, and does with latents what LatentModel does.
+
+    The arguments are those of LatentModel.
+    """
 
     def upscale(
         self,
@@ -123,48 +126,3 @@ class Model(LatentModel):
         self.engine.need_condition()
         numbers, seed = range(whole(samples, "samples", 1)), whole_seed(sampling.get("seed", 0))
         return Job(images, numbers, resolve(self.config, sampling), seed, sampling.get("progress"))
-
-    def generate(
-        self, num: int = 1, size: Sequence[int] | None = None, **sampling: Unpack[GenerateOptions]
-    ) -> np.ndarray:
-        """Generates images.
-
-        Args:
-          num: the number of images.
-          size: (height, width) of the images; by default the training size.
-          **sampling: seed, steps, sampler, eta and progress (GenerateOptions); image i depends on (seed, i) alone.
-
-        Returns:
-          A uint8 array [num, height, width, 3].
-
-        Raises:
-          UserError: if the model needs a condition, or has no U-Net.
-          TypeError: if there is no such option.
-        """
-        check_names(sampling, GenerateOptions)
-        side = self.config["sampling"]["size"]
-        size = check_size(size or (side, side))
-        check_memory((whole(num, "num", 1), *size, 3), np.uint8)
-        return self.render(self.generate_latent(num, **sampling), size)
-
-    def generate_latent(self, num: int = 1, **sampling: Unpack[GenerateOptions]) -> jax.Array:
-        """Samples latents [num, h, w, c] from noise at the training size; arguments and errors as in `generate`."""
-        return jnp.asarray(np.concatenate([z for _, z in self.generate_each(num, **sampling)]))
-
-    def generate_each(
-        self, num: int, wanted: Container[int] | None = None, **sampling: Unpack[GenerateOptions]
-    ) -> Iterator[tuple[list[int], np.ndarray]]:
-        """Samples the latents of `generate_latent` without holding all of them.
-
-        Args:
-          num: the number of latents.
-          wanted: numbers from 0 to num - 1; batches without one are left out. None means all.
-          **sampling: as in `generate`; errors are those of `generate`, too.
-
-        Yields:
-          Pairs (numbers, their latents [n h w c]) for each batch that the device computes.
-        """
-        check_names(sampling, GenerateOptions)
-        options, seed = resolve(self.config, {**sampling, "start": 0.0}), whole_seed(sampling.get("seed", 0))
-        num, progress = whole(num, "num", 1), sampling.get("progress")
-        yield from generate_each(self.engine, num, options, seed, progress, range(num) if wanted is None else wanted)

@@ -7,7 +7,7 @@ cells, c channels. A picture may be smaller than its array; a Frame then says wh
 from collections.abc import Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,20 +17,11 @@ from jax.typing import DTypeLike
 from arbiscale_jax import diffusion, models
 
 from .frames import Frame, Seen
+from .given import Given, draw_noise, guided
 from .options import Sampling
 from .tiles import Lines, reduce_lines, to_integers
 
 PRECISIONS = ("highest", "tensorfloat32")  # of products of float32 numbers on accelerators
-
-
-class Given(NamedTuple):
-    """Holds what sampling is given besides the weights."""
-
-    c: Any  # the condition, scaled, [b h w c], or None
-    strength: Any  # strength of the input's damage, [b], negative where unknown; None for a model that is not told
-    cells: Any  # names of the cells, integers [b h w 3], see diffusion.cell_noise
-    key: Any  # the key of all noise
-    frame: Frame | None = None  # where the pictures lie; None means that they fill the arrays
 
 
 class Networks:
@@ -96,7 +87,7 @@ class Networks:
         x = models.blank(enlarge(lr) / jnp.where(share > 0, share, 1), models.resize_mask(inside, *size))
         return models.blank(self.posterior(params, x, inside)[0] * params["scale_factor"], inside)
 
-    def eps(self, params, z_t, t, c=None, strength=None, frame: Frame | None = None):
+    def eps(self, params, z_t, t, c=None, strength=None, frame: Frame | None = None, label=None):
         """Predicts the noise in z_t.
 
         Args:
@@ -106,11 +97,13 @@ class Networks:
           c: the condition [b h w c], scaled, or None.
           strength: the strength of the input's damage [b], negative where unknown; None for a model that is not told.
           frame: where the pictures lie.
+          label: labels [b 1 + n] for a model that knows some; None is nothing.
 
         Returns:
           The predicted noise [b h w c]; it is zero outside the pictures.
         """
-        told, inside = {} if strength is None else {"strength": strength}, None
+        told = {name: x for name, x in (("strength", strength), ("label", label)) if x is not None}
+        inside = None
         z, condition = z_t, c
         if frame is not None:
             inside = frame.padded
@@ -127,7 +120,7 @@ class Networks:
         Args:
           params: the weights.
           z_T: the latents [b h w c] at the noisiest of the times that are visited.
-          given: the condition, the names of cells and the key of DDIM's noise.
+          given: the condition, the labels and their guidance, the names of cells and the key of DDIM's noise.
           options: how to sample; `start` is above 0.
 
         Returns:
@@ -135,10 +128,10 @@ class Networks:
         """
 
         def eps_fn(z_t, t):
-            return self.eps(params, z_t, t, given.c, given.strength, given.frame)
+            return guided(partial(self.eps, params, z_t, t, given.c, given.strength, given.frame), given, t)
 
         def draw(step):
-            return diffusion.cell_noise(given.key, given.cells, step + 1, z_T.shape[-1])
+            return draw_noise(given, step + 1, z_T.shape[-1])
 
         return diffusion.sample(
             eps_fn,
@@ -152,7 +145,7 @@ class Networks:
 
     def first_latent(self, given: Given, *, options: Sampling):
         """Returns z_T [b h w c] for `answer`: noise, or with options.start > 0 the noised condition."""
-        noise = diffusion.cell_noise(given.key, given.cells, 0, self.config["first_stage"]["z_channels"])
+        noise = draw_noise(given, 0, self.config["first_stage"]["z_channels"])
         if not options.start:
             return noise
         t = diffusion.first_time(options.steps, len(self.alpha_bar), options.start, options.sampler)

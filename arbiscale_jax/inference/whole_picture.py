@@ -16,7 +16,7 @@ from arbiscale_jax import diffusion, models
 from arbiscale_jax.runtime.random import seed_key
 
 from .engine import Engine
-from .networks import Given
+from .given import Given
 from .plan import Part, Plan, make_piles
 from .shared_statistics import core, gather, shared_programs
 from .sheets import Inputs, Job, cell_names, lay_out, paste

@@ -21,8 +21,17 @@ _ADDED = {  # fields that were added later, with their values for a configuratio
         "norm": "group",
         "subcell": {"blocks": 4, "features": 32, "convs": 2},
     },
-    "unet": {"architecture": "adm", "norm": "group", "mid_attention": True, "strength": False},
+    "unet": {
+        "architecture": "adm",
+        "norm": "group",
+        "mid_attention": True,
+        "strength": False,
+        "labels": {"styles": [], "words": [], "most_words": 0, "examples": []},
+    },
     "sampling": {
+        "guidance": 1.0,
+        "guidance_low": 0.0,
+        "guidance_high": 1.0,
         "restore": -1.0,
         "statistics": "whole",
         "finest": 0.0,
@@ -170,7 +179,7 @@ def build_unet(model: Mapping, dtype=jnp.float32, remat: bool = False) -> UNet |
       remat: recompute activations in the backward pass, which saves memory in training.
 
     Raises:
-      ValueError: if the architecture is unknown.
+      ValueError: if the architecture is unknown, or labels are combined with a condition or another architecture.
     """
     model = complete(model)
     cfg, channels = model["unet"], model["first_stage"]["z_channels"]
@@ -184,12 +193,17 @@ def build_unet(model: Mapping, dtype=jnp.float32, remat: bool = False) -> UNet |
         remat=remat,
         dtype=dtype,
     )
+    styles, words = (len(cfg["labels"][name]) for name in ("styles", "words"))
+    if (styles or words) and (model["condition"]["enabled"] or cfg["architecture"] != "adm"):
+        raise ValueError(
+            "model.unet.labels belong to a generator: they need model.unet.architecture=adm and "
+            "model.condition.enabled=False."
+        )
     if cfg["architecture"] == "local":
         blocks = (blocks,) * len(cfg["channel_mult"]) if isinstance(blocks, int) else blocks
         return LocalUNet(**shared, num_res_blocks=blocks, strength=cfg["strength"])
     if cfg["architecture"] != "adm":
         raise ValueError(f"model.unet.architecture is one of {UNETS}, got {cfg['architecture']!r}.")
     own = ("num_heads", "num_head_channels", "scale_shift", "resblock_updown", "dropout", "mid_attention")
-    return UNet(
-        **shared, num_res_blocks=blocks, attention_rates=tuple(cfg["attention_rates"]), **{k: cfg[k] for k in own}
-    )
+    shared |= dict(attention_rates=tuple(cfg["attention_rates"]), styles=styles, words=words)
+    return UNet(**shared, num_res_blocks=blocks, **{k: cfg[k] for k in own})

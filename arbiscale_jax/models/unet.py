@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from .label_embedding import LabelEmbedding
 from .layers import Attention, conv1x1, conv3x3, make_norm, with_remat
 from .resize import reflect
 
@@ -86,6 +87,8 @@ class UNet(nn.Module):
     num_groups: int = 32  # groups of GroupNorm
     norm: str = "group"  # one of layers.NORMS
     mid_attention: bool = True  # self-attention in the middle block
+    styles: int = 0  # number of styles in labels, see LabelEmbedding
+    words: int = 0  # number of words in labels; without styles and words the network knows no labels
     remat: bool = False  # recompute each block in the backward pass instead of keeping its activations
     dtype: jnp.dtype = jnp.float32  # compute type; parameters and the last layer stay float32
 
@@ -110,7 +113,7 @@ class UNet(nn.Module):
         return block(heads, self.num_groups, EPSILON, **options)(x)
 
     @nn.compact
-    def __call__(self, z_t, t, c=None, drop_keys=None):
+    def __call__(self, z_t, t, c=None, drop_keys=None, label=None):
         """Predicts eps.
 
         Args:
@@ -118,6 +121,8 @@ class UNet(nn.Module):
           t: integers in [0, T), [b].
           c: condition, [b h w c'], or None.
           drop_keys: one random key per example, [b], for dropout; None is no dropout.
+          label: numbers of the style and the words of each example, [b 1 + n], for a network that knows labels; 0, and
+            None, stand for nothing.
 
         Returns:
           eps_hat, float32 [b h w out_channels].
@@ -130,6 +135,10 @@ class UNet(nn.Module):
         emb = time_embedding(t, self.model_channels).astype(self.dtype)
         emb = nn.Dense(width, dtype=self.dtype, name="time_embed_0")(emb)
         emb = nn.Dense(width, dtype=self.dtype, name="time_embed_1")(nn.silu(emb))
+        if self.styles or self.words:
+            label = jnp.zeros((len(z_t), 2), jnp.int32) if label is None else label
+            tables = (self.styles, self.words, self.model_channels, width)
+            emb += LabelEmbedding(*tables, dtype=self.dtype, name="label_embed")(label)
 
         x = conv3x3(self.model_channels, dtype=self.dtype, name="conv_in")(x)
         skips = [x]

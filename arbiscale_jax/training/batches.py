@@ -6,7 +6,8 @@ from functools import partial
 
 import jax
 
-from arbiscale_jax import data
+from arbiscale_jax import data, models
+from arbiscale_jax.artifacts.vocabulary import Vocabulary, vocabulary_of
 from arbiscale_jax.data import synthesis
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.runtime.mesh import batch_sharding, replicate, shard_rows
@@ -30,6 +31,17 @@ def example_settings(config) -> tuple[tuple[synthesis.Variant, ...], synthesis.S
     return variants, settings._replace(upsampling=round(condition.upsampling), damage=damage)
 
 
+def vocabulary(config) -> Vocabulary | None:
+    """Returns what the labels of a run's examples say, or None if the run has no labels."""
+    return None if config.stage == "baseline" else vocabulary_of(models.complete(config.model))
+
+
+def labelling(config) -> dict[str, Vocabulary]:
+    """Returns the arguments by which functions of `data` make labels; a run without labels gives none."""
+    known = vocabulary(config)
+    return {"vocabulary": known} if known else {}
+
+
 def train_batches(config, start_step: int, rows: list[int], mesh) -> Generator[dict]:
     """Iterates over the training batches, placed on the devices, from the batch of update `start_step` on.
 
@@ -42,12 +54,13 @@ def train_batches(config, start_step: int, rows: list[int], mesh) -> Generator[d
     Yields:
       Dicts of arrays [batch_size, ...].
     """
-    size = config.train.batch_size
+    size, known = config.train.batch_size, labelling(config)
     if not config.data.synthesis.enabled:
-        found = on_devices(data.train_batches(config.data, config.seed, size, start_step, rows), rows, size, mesh)
+        host = data.train_batches(config.data, config.seed, size, start_step, rows, **known)
+        found = on_devices(host, rows, size, mesh)
         return _in_sizes(found, image_sizes(config), start_step) if config.stage == "baseline" else found
     variants, settings = example_settings(config)
-    store = replicate(synthesis.store_from_config(config.data), mesh)
+    store = replicate(synthesis.store_from_config(config.data, **known), mesh)
     return synthesis.batches(store, variants, settings, config.seed, size, start_step, batch_sharding(mesh))
 
 

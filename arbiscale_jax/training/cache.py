@@ -3,7 +3,8 @@
 In the base configuration the encoder E takes three quarters of the FLOPs of a training step. The cache holds
 data.latent_cache_views augmented examples of every training image: the mean that E gives and, with double_z, the
 log-variance, so that each step still samples from the posterior; for super-resolution it also holds the mean that E
-gives for the LR image. These values are not multiplied by scale_factor. Validation still encodes its own images.
+gives for the LR image, and with data.labels the label. The means are not multiplied by scale_factor. Validation still
+encodes its own images.
 """
 
 import time
@@ -15,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from arbiscale_jax import data
+from arbiscale_jax import data, models
+from arbiscale_jax.artifacts.vocabulary import vocabulary_of
 from arbiscale_jax.artifacts.weights import hash_weights
 from arbiscale_jax.data import latent_store
 from arbiscale_jax.errors import UserError
@@ -49,12 +51,14 @@ def cached_batches(config, frozen, start_step: int, rows: list[int] | None, repo
       report: where messages go.
 
     Returns:
-      An iterator over {"moments": [b h w c or 2c], "condition": [b h w c], for super-resolution only}, in float32.
+      An iterator over {"moments": [b h w c or 2c], "condition": [b h w c], for super-resolution only, "label":
+      [b 1 + n], with labels only}, in float32.
 
     Raises:
       UserError: if the folder cannot be written, or a field or the data source is wrong.
     """
-    examples, made_from = data.views(config.data, config.seed, config.data.latent_cache_views)
+    vocabulary = vocabulary_of(models.complete(config.model))
+    examples, made_from = data.views(config.data, config.seed, config.data.latent_cache_views, vocabulary)
     identity = {
         "format": FORMAT,
         "encoder": hash_weights(frozen["first_stage"]["encoder"]),
@@ -82,7 +86,8 @@ def make_encoder(nets: latent.Nets):
     def encode(frozen, batch):
         moments = [x for x in latent.posterior(nets, frozen, batch) if x is not None]
         c = latent.condition(nets, {**frozen, "scale_factor": jnp.float32(1)}, batch)
-        return {"moments": jnp.concatenate(moments, axis=-1)} | ({} if c is None else {"condition": c})
+        told = {"label": batch["label"].astype(jnp.float32)} if "label" in batch else {}
+        return {"moments": jnp.concatenate(moments, axis=-1)} | ({} if c is None else {"condition": c}) | told
 
     return jax.jit(encode)
 

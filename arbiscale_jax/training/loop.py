@@ -18,6 +18,7 @@ from . import begin, cache, checkpoint, history, overview, reporting, start, sur
 from .batches import on_devices, train_batches
 from .clock import Clock, agreed
 from .due import describe_end, describe_step, format_terms, share_done, what_is_due
+from .label_config import with_labels
 from .optimizer import optimizer_from_config
 from .pending import Pending
 from .programs import make_programs, make_validation
@@ -53,6 +54,7 @@ def train(config, workdir: Path | str) -> dict:
     """
     workdir, cfg = Path(workdir), config.train
     _check(config)
+    config = with_labels(config, workdir)
     stage, mesh, optimizer = build_stage(config), make_mesh(fsdp=cfg.fsdp), optimizer_from_config(cfg)
     check_batch_size(cfg.batch_size, mesh, cfg.accumulate)
     with (

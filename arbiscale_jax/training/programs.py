@@ -10,6 +10,7 @@ from arbiscale_jax import data
 from arbiscale_jax.runtime.mesh import replicated, shard_batch
 
 from . import overview
+from .batches import labelling
 from .clock import Clock
 from .run import Run
 from .state import TrainState
@@ -58,7 +59,8 @@ def _describe(run: Run, state: TrainState, frozen, program) -> None:
 
 def make_validation(run: Run, clock: Clock) -> Callable:
     """Returns a function (state, frozen) -> (metrics {"val/NAME": float}, panels [b k H W 3]) of the validation."""
-    key, batch = stream(run.config.seed, "val"), shard_batch(data.val_batch(run.config.data), run.mesh)
+    config = run.config
+    key, batch = stream(config.seed, "val"), shard_batch(data.val_batch(config.data, **labelling(config)), run.mesh)
     eval_fn = jax.jit(run.stage.eval_fn, out_shardings=replicated(run.mesh))
     known: list[Callable] = []
 

@@ -24,13 +24,15 @@ def make_parser(doc: str) -> argparse.ArgumentParser:
     return parser
 
 
-def run(doc: str, parts: Callable, finish: Callable, reserve: float) -> None:
+def run(doc: str, parts: Callable, finish: Callable, reserve: float, *, labels: bool = False) -> None:
     """Runs a command: parses its options, trains what `parts` makes of them, and ends with `finish`.
 
     Args: doc, the text of --help; parts, (options) -> the recipe's kit.Parts; finish, (options, the model's folder),
-      within the last `reserve` seconds.
+      within the last `reserve` seconds; labels, whether the command has --labels.
     """
     parser = make_parser(doc)
+    if labels:
+        parser.add_argument("--labels", action="store_true", help="train the generator that follows prompts")
     args = parse(parser)
     with tempfile.TemporaryDirectory() as folder:
         if args.rehearse:
@@ -87,9 +89,11 @@ def train(args, parts: Sequence, clock, reserve: float) -> None:
     from kit import Kit
 
     from arbiscale_jax.data import synthesis
+    from arbiscale_jax.training.batches import vocabulary
 
     clock.say(f"{jax.devices()[0].device_kind}, JAX {jax.__version__}, {os.cpu_count()} cores")
-    store = jax.device_put(synthesis.store_from_config(parts[0].config.data))
+    config = parts[-1].config  # the last stage knows the labels, if there are any
+    store = jax.device_put(synthesis.store_from_config(config.data, vocabulary(config)))
     clock.say(f"{len(store.tiles)} tiles, {store.tiles.nbytes / 1e6:.0f} MB")
     Kit(store, args.out, args.state, clock).run(list(parts), reserve)
 

@@ -37,8 +37,11 @@ def densest(image: np.ndarray, side: int) -> np.ndarray:
     return image[top : top + height, left : left + width]
 
 
-def pack(pictures, output: Path, name: str, limit: float, side: int) -> None:
-    """Writes pictures as OUTPUT/NAME_0, OUTPUT/NAME_1, ..., each folder below `limit` bytes."""
+def pack(pictures, output: Path, name: str, limit: float, side: int, *, named: bool = False) -> None:
+    """Writes pictures as OUTPUT/NAME_0, OUTPUT/NAME_1, ..., each folder below `limit` bytes.
+
+    With `named` they keep their names, from which labels are taken; without it they are numbered.
+    """
     part, used = 0, 0
     for i in range(len(pictures)):
         buffer = io.BytesIO()
@@ -47,7 +50,8 @@ def pack(pictures, output: Path, name: str, limit: float, side: int) -> None:
             part, used = part + 1, 0
         folder = output / f"{name}_{part}"
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{i:05d}.webp").write_bytes(buffer.getvalue())
+        stem = Path(pictures.name(i)).stem if named else f"{i:05d}"
+        (folder / f"{stem}.webp").write_bytes(buffer.getvalue())
         used += buffer.tell()
 
 
@@ -65,7 +69,7 @@ def main() -> None:
     emoji = args.data / "emoji" / "train_256"
     if emoji.is_dir():
         source = data.make_source("folder", str(emoji), "all")
-        pack(source, args.output, "emoji", limit, 256)
+        pack(source, args.output, "emoji", limit, 256, named=True)
         chosen = np.random.default_rng(0).choice(len(source), min(DRAWN, len(source)), replace=False)
         (args.output / "drawn").mkdir()
         for i in chosen:

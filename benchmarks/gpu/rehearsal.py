@@ -25,8 +25,8 @@ def make_pack(args, folder: Path) -> None:
         picture = np.full((64, 64, 3), 255, np.uint8)
         y, x, side = rng.integers(8, 30, 3)
         picture[y : y + side, x : x + side] = rng.integers(0, 256, 3)
-        for name in ("drawn", "emoji_0"):
-            Image.fromarray(picture).save(folder / name / f"{i}.webp", lossless=True)
+        Image.fromarray(picture).save(folder / "drawn" / f"{i}.webp", lossless=True)
+        Image.fromarray(picture).save(folder / "emoji_0" / f"{'ab'[i % 2]}__square-{'xyz'[i // 2]}.webp", lossless=True)
     for net, sides in (("alex", (11, 5, 3, 3, 3)), ("vgg", (3,) * 13)):
         channels = [3, *[4] * len(sides)]
         convs = {

@@ -5,10 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from arbiscale_jax.artifacts.vocabulary import Vocabulary
 from arbiscale_jax.errors import UserError
 
 from ..config_sources import train_source
 from ..folders import parse_roots
+from ..name_labels import labels_of
 from ..source import Source
 from ..sources import make_source
 from .drawings import drawing, sheets
@@ -86,7 +88,7 @@ def _variant(values: tuple, tile: int) -> Variant:
     return Variant(int(n), int(p), float(low), float(high), float(share), region)
 
 
-def store_from_config(config: Mapping[str, Any]) -> TileStore:
+def store_from_config(config: Mapping[str, Any], vocabulary: Vocabulary | None = None) -> TileStore:
     """Cuts the training pictures of config.data into tiles and adds the drawings that data.synthesis asks for.
 
     data.synthesis.shares says how often each folder of data.root is drawn from; if it is empty, all tiles are equally
@@ -95,6 +97,7 @@ def store_from_config(config: Mapping[str, Any]) -> TileStore:
 
     Args:
       config: config.data of an experiment.
+      vocabulary: what labels say; None makes a store without labels. Drawings have the label of nothing.
 
     Returns:
       The store, as numpy arrays.
@@ -108,11 +111,17 @@ def store_from_config(config: Mapping[str, Any]) -> TileStore:
             raise UserError(f"data.synthesis.{name} is a number, 0 or more, got {own[name]}.")
     if not 0 <= own["drawn_share"] < 1:
         raise UserError(f"data.synthesis.drawn_share is a share, at least 0 and below 1, got {own['drawn_share']}.")
+    if vocabulary and own["pairs_root"]:
+        raise UserError("data.labels describes generated pictures, and data.synthesis.pairs_root has none; unset one.")
     drawn = _drawings(own)
     groups = _photographs(config)
     rest, total = 1 - (own["drawn_share"] if drawn else 0), sum(share for _, share in groups)
     groups = [(pictures, rest * share / total) for pictures, share in groups]
-    store = make_store([*groups, (drawn, own["drawn_share"])], own["tile"], own["tiles_per_image"])
+    labels = ()
+    if vocabulary:
+        labels = [labels_of(pictures.titles(), vocabulary) for pictures, _ in groups]
+        labels = (*labels, np.zeros((len(drawn), 1 + vocabulary.slots), np.int32))
+    store = make_store([*groups, (drawn, own["drawn_share"])], own["tile"], own["tiles_per_image"], labels)
     return store._replace(pairs=read_pairs(own["pairs_root"])) if own["pairs_root"] else store
 
 
@@ -136,7 +145,8 @@ def _photographs(config: Mapping[str, Any]) -> list[tuple[Any, float]]:
 def _part(source: Source, label: str) -> Source:
     """Returns the pictures of a joined source that are in one of its folders."""
     inside = [i for i in range(len(source)) if source.name(i).startswith(f"{label}/")]
-    return Source(np.asarray(inside, np.int64), source.__getitem__, f"Folder {label}", cache_bytes=0)
+    numbers, titles = np.asarray(inside, np.int64), source.titles()
+    return Source(numbers, source.__getitem__, f"Folder {label}", cache_bytes=0, title_of=titles.__getitem__)
 
 
 def _drawings(own: Mapping[str, Any]) -> list[np.ndarray]:

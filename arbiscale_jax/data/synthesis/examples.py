@@ -140,6 +140,7 @@ def make_batch(key, store: TileStore, variant: Variant, batch_size: int, setting
       target_size: N, int32 [b].
       target_start: (top, left) of the window in the N x N pixels of the output, int32 [b 2].
       strength: strength of the damage, float32 [b] in [0, 1], 0 if there is none.
+      label: labels of the pictures, int32 [b 1 + n], if the store has labels.
     """
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch_size))
     paired = store.pairs
@@ -156,7 +157,8 @@ def make_example(key, store: TileStore, variant: Variant, settings: Settings) ->
     key_dice, key_damage = jax.random.split(key)
     dice = make_dice(key_dice, _DRAWS)
     n, p, fine = variant.lr_size, variant.patch, settings.upsampling * variant.lr_size
-    region = read_region(dice, store, variant.region)
+    tile = draw_tile(dice, store)
+    region = read_region(dice, store, tile, variant.region)
     if settings.augment and settings.whole:
         region = jnp.where(coin(dice, 0.5), region[:, ::-1], region)
     elif settings.augment:
@@ -177,13 +179,19 @@ def make_example(key, store: TileStore, variant: Variant, settings: Settings) ->
         strength = jnp.zeros(())
     pictures = {"lr": lr, "clean_lr": clean, "image": image, "target": target}
     numbers = {"target_size": size, "target_start": start, "strength": strength}
+    if store.labels is not None:
+        numbers["label"] = jnp.asarray(store.labels)[tile]
     return in_model_range(pictures) | numbers
 
 
-def read_region(dice: Dice, store: TileStore, side: int):
-    """Draws a tile and a square of it, inside the part that is not padding where that is large enough -> [R R 3]."""
+def draw_tile(dice: Dice, store: TileStore):
+    """Draws the number of a tile, int32 []."""
     index = jnp.searchsorted(store.cumulative, next(dice), side="right")
-    index = jnp.minimum(index, len(store.cumulative) - 1).astype(jnp.int32)
+    return jnp.minimum(index, len(store.cumulative) - 1).astype(jnp.int32)
+
+
+def read_region(dice: Dice, store: TileStore, index, side: int):
+    """Draws a square of a tile, inside the part that is not padding where that is large enough -> [R R 3]."""
     corner = [integer(dice, 0, room) for room in jnp.maximum(store.sizes[index] - side, 0)]
     region = jax.lax.dynamic_slice(store.tiles, (index, *corner, 0), (1, side, side, 3))[0]
     return region.astype(jnp.float32) / 255

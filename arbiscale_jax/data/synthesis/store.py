@@ -33,9 +33,15 @@ class TileStore(NamedTuple):
     sizes: np.ndarray  # height and width of the part of each tile that is not padding, int32 [t, 2]
     cumulative: np.ndarray  # cumulative sums of the tiles' probabilities, float32 [t]; the last is 1
     pairs: PairStore | None = None  # given pairs, from which some of the examples are drawn
+    labels: np.ndarray | None = None  # labels of the tiles' pictures, int32 [t, 1 + n]
 
 
-def make_store(groups: Sequence[tuple[Iterable[np.ndarray], float]], tile: int, tiles_per_image: int = 0) -> TileStore:
+def make_store(
+    groups: Sequence[tuple[Iterable[np.ndarray], float]],
+    tile: int,
+    tiles_per_image: int = 0,
+    labels: Sequence[np.ndarray] = (),
+) -> TileStore:
     """Cuts groups of pictures into tiles; a picture smaller than a tile is continued by its mirror image.
 
     Args:
@@ -43,6 +49,7 @@ def make_store(groups: Sequence[tuple[Iterable[np.ndarray], float]], tile: int, 
         group among all draws. Within a group all tiles are equally likely.
       tile: side of a tile in pixels.
       tiles_per_image: how many tiles of a picture are kept, those with the steepest gradients; 0 is all.
+      labels: the labels of the pictures of each group, int32 [pictures, 1 + n]; () makes a store without labels.
 
     Returns:
       The store, as numpy arrays.
@@ -50,9 +57,9 @@ def make_store(groups: Sequence[tuple[Iterable[np.ndarray], float]], tile: int, 
     Raises:
       UserError: if no group with a positive share has a picture.
     """
-    tiles, chances = [], []
+    tiles, chances, told = [], [], []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for pictures, share in groups:
+        for number, (pictures, share) in enumerate(groups):
             # a Source is read by number, so that the threads decode it; arrays are used as they are
             readers = range(len(pictures)) if isinstance(pictures, Source) else pictures
             read = pictures.read if isinstance(pictures, Source) else np.asarray
@@ -61,11 +68,14 @@ def make_store(groups: Sequence[tuple[Iterable[np.ndarray], float]], tile: int, 
             if own and share > 0:
                 tiles += own
                 chances.append(np.full(len(own), share / len(own)))
+                if labels:
+                    told.append(np.repeat(labels[number], [len(pairs) for pairs in found], axis=0))
     if not tiles:
         raise UserError("There is no picture to make examples of; give data.root a folder with some.")
     sums = np.cumsum(np.concatenate(chances))
     sizes = np.array([size for _, size in tiles], np.int32)
-    return TileStore(np.stack([picture for picture, _ in tiles]), sizes, np.asarray(sums / sums[-1], np.float32))
+    store = TileStore(np.stack([picture for picture, _ in tiles]), sizes, np.asarray(sums / sums[-1], np.float32))
+    return store._replace(labels=np.concatenate(told)) if labels else store
 
 
 def _cut(picture: np.ndarray | None, tile: int, most: int) -> list[tuple[np.ndarray, tuple[int, int]]]:

@@ -1,6 +1,7 @@
 """Contains what the two latent stages share: noise prediction on frozen latents, validation and short sampling."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from arbiscale_jax import diffusion, models
+from arbiscale_jax.artifacts.vocabulary import vocabulary_of
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.runtime.random import fold_name
 
@@ -30,6 +32,8 @@ class Nets(NamedTuple):
     sampler: str  # sampler in validation
     predicts: str  # what the U-Net predicts: eps or z_0
     told: bool  # whether the U-Net is told how strongly the LR image is damaged
+    labelled: bool  # whether the U-Net is told the labels of pictures
+    label_dropout: float  # rate at which labels, and either part of them, are dropped
     upsampling: float  # factor by which the LR image is enlarged before E
     finer: dict  # how much finer windows are rendered, see stage.finer_factors
 
@@ -37,6 +41,8 @@ class Nets(NamedTuple):
 def build_nets(config) -> Nets:
     """Builds the networks of a latent stage, and raises UserError if the sizes of data and condition do not fit."""
     s.check_sizes(config)
+    if not 0 <= config.loss.label_dropout < 1:
+        raise UserError(f"loss.label_dropout is a rate, at least 0 and below 1, got {config.loss.label_dropout}.")
     condition, size, lr = config.model.condition, config.data.image_size, config.data.lr_size
     if condition.enabled and (lr <= 0 or lr * condition.upsampling != size):
         scale = condition.upsampling
@@ -56,6 +62,8 @@ def build_nets(config) -> Nets:
         sampling.sampler if sampling.sampler != "dpmpp" else "ddim",
         models.predicts(config.model),
         config.model.unet.strength,
+        vocabulary_of(models.complete(config.model)) is not None,
+        config.loss.label_dropout,
         condition.upsampling,
         s.finer_factors(config),
     )
@@ -109,23 +117,55 @@ class Estimate(NamedTuple):
     eps_hat: jax.Array  # [b h w c], the predicted noise
 
 
-def told_strength(nets: Nets, batch, key):
-    """Returns the strength of the damage that the U-Net is told, [b], which is -1 (unknown) for half of the examples.
+def told(nets: Nets, batch, key, *, train: bool) -> dict[str, jax.Array]:
+    """Returns what the U-Net is told besides z_t, the time and the condition, by its names of these arguments.
 
-    It is -1 for all examples of a batch without strengths, and None if the U-Net is told nothing.
+    strength, [b], is how strongly the LR image is damaged. It is -1 (unknown) for half of the examples, and for all
+    examples of a batch without strengths. label, [b 1 + n], is the label of the picture; with `train` parts of it are
+    dropped (see `drop_labels`), and examples of a batch without labels have that of nothing.
+
+    Args:
+      nets: the networks.
+      batch: the examples.
+      key: random key.
+      train: whether labels are dropped.
     """
-    if not nets.told:
-        return None
-    b = len(batch["image"])
-    if "strength" not in batch:
-        return jnp.full(b, -1.0)
-    known = jax.vmap(jax.random.bernoulli)(s.example_keys(key, batch))
-    return jnp.where(known, batch["strength"], -1.0)
+    found, b = {}, len(batch["moments"] if "moments" in batch else batch["image"])
+    if nets.told and "strength" in batch:
+        known = jax.vmap(jax.random.bernoulli)(s.example_keys(fold_name(key, "strength"), batch))
+        found["strength"] = jnp.where(known, batch["strength"], -1.0)
+    elif nets.told:
+        found["strength"] = jnp.full(b, -1.0)
+    if nets.labelled and "label" in batch:
+        label = batch["label"].astype(jnp.int32)  # a store of latents holds float32
+        keys = s.example_keys(fold_name(key, "label"), batch)
+        found["label"] = drop_labels(keys, label, nets.label_dropout) if train and nets.label_dropout else label
+    elif nets.labelled:
+        found["label"] = jnp.zeros((b, 2), jnp.int32)
+    return found
 
 
-def estimate(nets: Nets, unet, z_t, t, c, drop_keys=None, strength=None) -> Estimate:
-    """Evaluates the U-Net with the weights `unet` at z_t [b h w c], times t [b] and condition c."""
-    told = {} if strength is None else {"strength": strength}
+def drop_labels(keys, label, rate: float):
+    """Drops labels [b 1 + n] for classifier-free guidance (Ho & Salimans 2022, Algorithm 1).
+
+    Three independent draws, each at the same rate, drop the whole label, its style alone and its words alone, so that
+    prompts of a style or of words alone are known as well.
+
+    Args:
+      keys: one random key per example, [b].
+      label: numbers of the style and the words.
+      rate: the rate, in [0, 1).
+
+    Returns:
+      The labels; a part that is dropped is 0.
+    """
+    whole, style, words = (jax.vmap(lambda key: jax.random.bernoulli(key, rate, (3,)))(keys)).T
+    gone = jnp.concatenate([(whole | style)[:, None], jnp.repeat((whole | words)[:, None], label.shape[1] - 1, 1)], 1)
+    return jnp.where(gone, 0, label)
+
+
+def estimate(nets: Nets, unet, z_t, t, c, drop_keys=None, told: Mapping = MappingProxyType({})) -> Estimate:
+    """Evaluates the U-Net with the weights `unet` at z_t [b h w c], times t [b], and c, told what `told` returns."""
     out = nets.unet.apply({"params": unet}, z_t, t, c, drop_keys, **told)
     if nets.predicts == "eps":
         return Estimate(diffusion.predict_z_0(z_t, out, t, nets.alpha_bar), out)
@@ -155,8 +195,7 @@ def predict(nets: Nets, params, frozen, batch, key, t, *, train: bool) -> Predic
     eps = s.normal(s.example_keys(fold_name(key, "eps"), batch), z_0.shape[1:])
     z_t, c = diffusion.q_sample(z_0, eps, t, nets.alpha_bar), condition(nets, frozen, batch)
     drop_keys = s.example_keys(fold_name(key, "dropout"), batch) if train else None
-    strength = told_strength(nets, batch, fold_name(key, "strength"))
-    out = estimate(nets, params["unet"], z_t, t, c, drop_keys, strength)
+    out = estimate(nets, params["unet"], z_t, t, c, drop_keys, told(nets, batch, key, train=train))
     return Prediction(z_0, eps, z_t, out, denoising_loss(nets, out, z_0, eps))
 
 
@@ -223,10 +262,11 @@ def sample_images(nets: Nets, params, frozen, batch, key):
     shape = jax.eval_shape(lambda: encode(nets, frozen, batch, key)).shape
     z_T = first_state(nets, c, jax.random.normal(key, shape), nets.steps)
 
-    strength = jnp.full(len(z_T), -1.0) if nets.told else None
+    known = {name: x for name, x in batch.items() if name != "strength"}  # sampling judges the damage by itself
+    about = told(nets, known, key, train=False)
 
     def eps_fn(z_t, t):
-        return estimate(nets, params["unet"], z_t, t, c, strength=strength).eps_hat
+        return estimate(nets, params["unet"], z_t, t, c, told=about).eps_hat
 
     options: dict[str, Any] = dict(steps=nets.steps, sampler=nets.sampler, start=nets.start or 1.0)
     z_0 = diffusion.sample(eps_fn, z_T, nets.alpha_bar, **options) / frozen["scale_factor"]

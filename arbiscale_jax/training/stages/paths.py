@@ -64,12 +64,13 @@ def _reverse_path(config, nets: latent.Nets) -> tuple:
 
     def begin(params, frozen, batch, key):
         z_0, c = latent.encode(nets, frozen, batch, fold_name(key, "z_0")), latent.condition(nets, frozen, batch)
+        label = {"label": latent.told(nets, batch, key, train=True)["label"]} if nets.labelled else {}
 
         def eps_fn(z_t, t):
-            return latent.estimate(nets, params["unet"], z_t, t, c).eps_hat
+            return latent.estimate(nets, params["unet"], z_t, t, c, told=label).eps_hat
 
         z_t = diffusion.ddim_inversion(eps_fn, z_0, nets.alpha_bar[:t0], steps=steps)
-        return {"z_0": z_0, "z_t": z_t, "c": c}
+        return {"z_0": z_0, "z_t": z_t, "c": c, **label}
 
     return begin, diffusion.ddim_trajectory(steps, nets.alpha_bar[:t0])
 
@@ -90,10 +91,8 @@ def _sampling_path(config, nets: latent.Nets) -> tuple:
     def begin(params, frozen, batch, key):
         z_0, c = latent.encode(nets, frozen, batch, fold_name(key, "z_0")), latent.condition(nets, frozen, batch)
         eps = s.normal(s.example_keys(fold_name(key, "eps"), batch), z_0.shape[1:])
-        point = {"z_0": z_0, "z_t": latent.first_state(nets, c, eps, steps), "c": c}
-        if nets.told:
-            point["strength"] = latent.told_strength(nets, batch, fold_name(key, "strength"))
-        return point
+        told = latent.told(nets, batch, key, train=True)
+        return {"z_0": z_0, "z_t": latent.first_state(nets, c, eps, steps), "c": c, **told}
 
     return begin, diffusion.trajectory(nets.sampler, steps, nets.alpha_bar, start)
 
@@ -109,7 +108,8 @@ def _make_loss(nets: latent.Nets, levels, terms: Callable) -> Callable:
         t = jnp.full(len(z_t), jnp.asarray(levels.t, jnp.int32)[i])
         a_t, a_s = jnp.asarray(levels.alpha_bar, jnp.float32)[i + jnp.arange(2)]
         drop_keys = s.example_keys(fold_name(key, "dropout"), batch)
-        out = latent.estimate(nets, params["unet"], z_t, t, point["c"], drop_keys, point.get("strength"))
+        told = {name: point[name] for name in ("strength", "label") if name in point}
+        out = latent.estimate(nets, params["unet"], z_t, t, point["c"], drop_keys, told)
         eps = (z_t - jnp.sqrt(a_t) * z_0) / jnp.sqrt(1 - a_t)
         metrics = jax.tree.map(jnp.mean, terms(params, frozen, batch, key, Point(t, z_0, eps, out), disc))
         both = metrics["loss"] + metrics.get("d", 0.0)  # the gradient of neither reaches the other's weights
