@@ -14,7 +14,7 @@ from .checks import check_memory, check_size, whole
 from .from_noise import generate_each, interpolate_each
 from .latent_model import LatentModel
 from .options import GenerateOptions, check_names
-from .prompts import Request, make_request
+from .prompts import make_request
 
 LEAST_SEEDS = 2
 
@@ -62,7 +62,8 @@ class Generator(LatentModel):
         Yields:
           Pairs (numbers, their latents [n h w c]) for each batch that the device computes.
         """
-        num, request = whole(num, "num", 1), self._request(sampling)
+        check_names(sampling, GenerateOptions)
+        num, request = whole(num, "num", 1), make_request(self.engine, sampling)
         yield from generate_each(
             self.engine, num, request, sampling.get("progress"), range(num) if wanted is None else wanted
         )
@@ -108,13 +109,14 @@ class Generator(LatentModel):
         Yields:
           Pairs (numbers of frames, their latents [n h w c]) for each batch that the device computes.
         """
+        check_names(sampling, GenerateOptions)
         if not isinstance(seeds, Sequence) or len(seeds) < LEAST_SEEDS:
             raise UserError(f"Interpolating goes between seeds; give two at least, got {seeds!r}.")
         seeds = [whole_seed(seed) for seed in seeds]
         if sampling.get("seed"):
             raise UserError("Interpolating takes its seeds in place of seed; leave seed out.")
         frames, index = whole(frames, "frames", len(seeds)), whole(index, "index", 0)
-        request = self._request(sampling)
+        request = make_request(self.engine, sampling)
         if self.engine.vocabulary is not None and not isinstance(request.prompt, str):
             raise UserError("This model knows labels: interpolating needs one prompt, which all frames share.")
         yield from interpolate_each(self.engine, (seeds, frames, index), request, sampling.get("progress"))
@@ -122,7 +124,3 @@ class Generator(LatentModel):
     def _size(self, size: Sequence[int] | None, sampling: GenerateOptions) -> tuple[int, int]:
         side = self.config["sampling"]["size"]
         return check_size(size or sampling.get("canvas") or (side, side))
-
-    def _request(self, sampling: GenerateOptions) -> Request:
-        check_names(sampling, GenerateOptions)
-        return make_request(self.engine, sampling)

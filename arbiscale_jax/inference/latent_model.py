@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Unpack
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,6 @@ from .prompts import Request, labels_for
 from .rendering import Renderer, View
 from .sheets import cell_names
 from .tiles import fill
-from .viewer import KEPT_BYTES, Viewer
 
 
 class LatentModel:
@@ -229,21 +228,6 @@ class LatentModel:
         view = View(size, check_box(box, size), dtype, self.config["sampling"]["statistics"])
         for _, rows in Renderer(self.engine, latent, view).bands():
             yield rows
-
-    def viewer(self, z: ArrayLike, image: Any = None, *, keep: int = KEPT_BYTES) -> Viewer:
-        """Returns a Viewer of one latent, for many windows at any sizes; D is then applied once.
-
-        Args:
-          z: the latent [h w c].
-          image: the picture of which z is a latent; windows then are those of `upscale`, otherwise those of `render`.
-          keep: how many bytes of D's features are kept; those of the last block are kept in any case.
-
-        Raises:
-          UserError: if the latent has another shape, or the image is none.
-        """
-        latent = check_latents(np.asarray(z)[None], self.config["first_stage"]["z_channels"])[0]
-        self.engine.need_decoder()
-        return Viewer(self.engine, latent, self.config["sampling"]["statistics"], image, keep)
 
     def _render(self, z, size, box, dtype: str) -> np.ndarray:
         z, size = check_latents(z, self.config["first_stage"]["z_channels"]), check_size(size)

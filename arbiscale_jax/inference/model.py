@@ -6,18 +6,20 @@ from typing import Any, Unpack
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from arbiscale_jax.images.kinds import to_picture
 from arbiscale_jax.runtime.random import whole_seed
 
 from . import channels
-from .checks import check_box, check_size, whole
+from .checks import check_box, check_latents, check_size, whole
 from .generator import Generator
 from .latents import upscale, upscale_together
 from .options import UpscaleOptions, check_names, resolve
 from .results import upscale_whole
 from .sheets import Job
 from .tiles import View
+from .viewer import KEPT_BYTES, Viewer
 
 
 class Model(Generator):
@@ -126,3 +128,18 @@ class Model(Generator):
         self.engine.need_condition()
         numbers, seed = range(whole(samples, "samples", 1)), whole_seed(sampling.get("seed", 0))
         return Job(images, numbers, resolve(self.config, sampling), seed, sampling.get("progress"))
+
+    def viewer(self, z: ArrayLike, image: Any = None, *, keep: int = KEPT_BYTES) -> Viewer:
+        """Returns a Viewer of one latent, for many windows at any sizes; D is then applied once.
+
+        Args:
+          z: the latent [h w c].
+          image: the picture of which z is a latent; windows then are those of `upscale`, otherwise those of `render`.
+          keep: how many bytes of D's features are kept; those of the last block are kept in any case.
+
+        Raises:
+          UserError: if the latent has another shape, or the image is none.
+        """
+        latent = check_latents(np.asarray(z)[None], self.config["first_stage"]["z_channels"])[0]
+        self.engine.need_decoder()
+        return Viewer(self.engine, latent, self.config["sampling"]["statistics"], image, keep)
