@@ -109,7 +109,7 @@ def make_renderers(config) -> tuple[Callable, Callable]:
     def answers(weights, batch):
         c = latent.condition(nets, weights, batch)
         noise, t = jax.random.normal(jax.random.key(3), c.shape), jnp.full(len(c), len(nets.alpha_bar) - 1)
-        out = latent.estimate(nets, weights["unet"], noise, t, c, strength=jnp.full(len(c), -1.0))
+        out = latent.estimate(nets, weights["unet"], noise, t, c, told={"strength": jnp.full(len(c), -1.0)})
         return render(weights, out.z_0_hat / weights["scale_factor"], batch)
 
     def rebuilt(weights, batch):

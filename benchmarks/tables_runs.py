@@ -60,11 +60,17 @@ def cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
+def is_done(name: str, folder: Path) -> bool:
+    """Whether a run has been trained to its end."""
+    record = folder / f"{name}.json"
+    return record.exists() and json.loads(record.read_text())["done"]
+
+
 def measure(one: Measurement, folder: Path, output: Path) -> dict:
-    """Measures once, and returns the content of results.json."""
+    """Measures once for these models, and returns the content of results.json."""
     found = output / one.name / "results.json"
-    if not found.exists():
-        models = ",".join(name if name == "bicubic" else str(folder / name) for name in one.models)
+    models = ",".join(name if name == "bicubic" else str(folder / name) for name in one.models)
+    if not found.exists() or json.loads(found.read_text())["flags"]["model"] != models.split(","):
         run(
             "run_eval.py",
             ["--task=upscale", f"--model={models}", f"--output={found.parent}", *one.options],
@@ -77,8 +83,8 @@ def describe(plan: tables_plan.Plan, folder: Path) -> list[dict]:
     """Returns a row for each run that has ended: what was trained, and how long."""
     rows = []
     for one in plan.trainings:
-        record = folder / f"{one.name}.json"
-        if record.exists() and (known := json.loads(record.read_text()))["done"]:
+        if is_done(one.name, folder):
+            known = json.loads((folder / f"{one.name}.json").read_text())
             options = [option for option in one.options if "data.root" not in option]
             command = " ".join([f"{one.config}", *(option.format(runs="runs") for option in options)])
             minutes = f"{known['minutes']:g}" if known["minutes"] else "-"

@@ -102,7 +102,8 @@ def test_alignment_is_its_definition(built):
 
     @jax.jit
     def by_definition(point):
-        z = latent.estimate(nets, params["unet"], point["z_t"], t, point["c"], strength=point["strength"]).z_0_hat
+        told = {"strength": point["strength"]}
+        z = latent.estimate(nets, params["unet"], point["z_t"], t, point["c"], told=told).z_0_hat
         return ask(z / 0.8), ask(latent.posterior(nets, frozen, batch)[0])
 
     (of_answer, recon), (of_true, _) = by_definition(point)
@@ -119,12 +120,13 @@ def test_half_of_the_examples_know_their_damage(built):
     config, _, _, _, batch = built
     nets = latent.build_nets(config)
     many = {name: jnp.concatenate([x] * 16) for name, x in batch.items()}
-    told = latent.told_strength(nets, many, KEY)
+    told = latent.told(nets, many, KEY, train=True)["strength"]
     known = told >= 0
     assert 0.3 < float(jnp.mean(known)) < 0.7
     np.testing.assert_array_equal(told[known], many["strength"][known])
-    assert latent.told_strength(nets._replace(told=False), many, KEY) is None
-    np.testing.assert_array_equal(latent.told_strength(nets, {"image": batch["image"]}, KEY), -np.ones(4))
+    assert latent.told(nets._replace(told=False), many, KEY, train=True) == {}
+    unknown = latent.told(nets, {"image": batch["image"]}, KEY, train=True)["strength"]
+    np.testing.assert_array_equal(unknown, -np.ones(4))
 
 
 def test_the_loss_of_z_0_is_its_error(built):

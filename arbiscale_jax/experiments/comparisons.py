@@ -137,7 +137,7 @@ def get_compared_config(stage: str) -> ml_collections.ConfigDict:
     if stage != "first_stage":
         config.data.update(lr_size=16, target_min=64, target_max=64)  # the picture's own size, Eq. 7
     if stage == "align":
-        config.loss.weight_cap = 1.0
+        config.loss.update(weight_cap=1.0, align_steps=5)  # points of a path, for the modes that follow one
     return config.lock()
 
 
