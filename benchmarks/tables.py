@@ -105,7 +105,8 @@ def table_5(args) -> dict[str, str]:
         f"Machine: {machine()}, JAX {jax.__version__}, float32, one picture, the published networks of faces with "
         f"random weights: IDM with its 2,000 steps, the paper's method with {tables_speed.OUR_STEPS} of DDIM. One "
         "evaluation of the U-Net was timed and multiplied by the number of steps; E, D and rendering were timed as "
-        "they are. Cells: frames per second (peak of memory)."
+        'they are; "about" is by the number of pixels, where one evaluation takes more than a minute. Cells: frames '
+        "per second (peak of memory)."
     )
     paper = report.printed(tables_paper.TABLE_5, "printed: frames per second on an RTX 4090")
     return {"Table 5: speed and memory": f"{about}\n\n{report.speeds(found)}\n\n{paper}"}

@@ -92,7 +92,9 @@ def speeds(found: Mapping) -> str:
     scales, rows = list(next(iter(found.values()))), []
     for method, cells in found.items():
         shown = [
-            f"{one['fps']:.3g} ({one['memory']:.1f} GiB)" if "fps" in one else f"needs {one['needs']:.0f} GiB"
+            f"{'about ' if 'estimated' in one else ''}{one['fps']:.3g} ({one['memory']:.1f} GiB)"
+            if "fps" in one
+            else f"needs {one['needs']:.0f} GiB"
             for one in (cells[scale] for scale in scales)
         ]
         rows.append([method, *shown])
