@@ -1,11 +1,11 @@
 """The bundled models: what they may weigh and compute, what ships beside them, and that they do what they are for."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmark_modules import module
 from image_files import pixels
 from PIL import Image
 from safetensors import safe_open
@@ -48,11 +48,8 @@ def test_a_folder_of_pictures_hides_no_bundled_model(tmp_path, monkeypatch):
 
 
 def test_photos_computes_at_most_1_5_tflop_for_a_megapixel():
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    from model_cost import upscale_flops
-
     config = storage.read_config(aj.bundled_models()["photos"])["model"]
-    parts = upscale_flops(config, 256, 4)
+    parts = module("model_cost").upscale_flops(config, 256, 4)
     assert config["sampling"]["steps"] <= 10 and not config["first_stage"]["mid_attention"]
     assert parts["unet"] > parts["encoder"] > 1e10 and parts["total"] <= 1.5e12
 

@@ -1,26 +1,9 @@
 """benchmarks/speed.py, rehearsed: its tables, what its numbers have to do with each other, and its counts of FLOP."""
 
-import importlib
-import sys
-from pathlib import Path
-
 import jax
 import numpy as np
 import pytest
-
-ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def benchmarks():
-    """Puts the folder of the benchmarks, which import each other, on the path."""
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    yield
-    sys.path.remove(str(ROOT / "benchmarks"))
-
-
-def module(name: str):
-    return importlib.import_module(name)
+from benchmark_modules import module
 
 
 def read_tables(text: str) -> list[list[dict[str, str]]]:

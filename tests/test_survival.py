@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from benchmark_modules import module
 from test_parallel import environment  # noqa: F401 (a fixture)
 from waiting import LIMIT, run
 
@@ -196,7 +197,5 @@ def test_a_loader_survives_signals_to_the_group_and_not_its_parent():
     parent.join(LIMIT)
     parent.close()
     queue.close()
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    import kill_and_resume
-
+    kill_and_resume = module("kill_and_resume")
     kill_and_resume.wait_until(lambda: not kill_and_resume.alive(pid), "end of the loader")

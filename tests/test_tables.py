@@ -1,27 +1,11 @@
 """benchmarks/tables.py: its plans name what exists, its page keeps what people wrote, and nothing runs twice."""
 
-import importlib
 import json
-import sys
-from pathlib import Path
 
 import pytest
+from benchmark_modules import ROOT, module
 
 from arbiscale_jax.cli import config_flag
-
-ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def benchmarks():
-    """Puts the folder of the benchmarks, which import each other, on the path."""
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    yield
-    sys.path.remove(str(ROOT / "benchmarks"))
-
-
-def module(name: str):
-    return importlib.import_module(name)
 
 
 @pytest.mark.parametrize("name", ["photos", "faces", "wild"])
