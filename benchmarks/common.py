@@ -1,7 +1,8 @@
-"""What the benchmarks share: crops of photographs, PSNR and LPIPS, pairs of runs, Markdown."""
+"""What the benchmarks share: crops of photographs, PSNR, LPIPS and Fréchet distances, pairs of runs, Markdown."""
 
 import argparse
 import ast
+from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from arbiscale_jax import data
+from arbiscale_jax.evaluation import distances, features
 from arbiscale_jax.perceptual import load_lpips, lpips
 
 
@@ -43,6 +45,18 @@ def make_parser(doc: str, minutes: float, output: str) -> argparse.ArgumentParse
     parser.add_argument("--output", type=Path, default=Path(output), help="runs and pictures")
     parser.add_argument("--set", type=override, nargs="*", default=[], metavar="FIELD=VALUE", help="of the config")
     return parser
+
+
+def frechet(a: np.ndarray, b: np.ndarray) -> float:
+    """Fréchet distance of two sets of features, [n d] and [m d]."""
+    return distances.frechet_distance(*(distances.moments([x]) for x in (a, b)))
+
+
+def features_of(extractor: features.Extractor, images: Sequence[np.ndarray], batch: int = 20) -> np.ndarray:
+    """Extracts features of uint8 pictures of one size, [n d], in whole batches, so that it is one program per size."""
+    filled = [*images, *[images[-1]] * (-len(images) % batch)]
+    parts = [extractor.apply(np.stack(filled[i : i + batch])) for i in range(0, len(filled), batch)]
+    return np.concatenate(parts)[: len(images)]
 
 
 @cache

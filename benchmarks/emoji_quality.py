@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from common import markdown, resized
+from common import features_of, frechet, markdown, resized
 from PIL import Image
 
 import arbiscale_jax as aj
@@ -63,15 +63,12 @@ def main() -> None:
 
     def found(name: str, images) -> np.ndarray:
         if name not in known:
-            images = np.stack(list(images))
-            parts = [extractor.apply(images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
-            known[name] = np.concatenate(parts)
+            known[name] = features_of(extractor, list(images), BATCH)
         return known[name]
 
     def compare(title: str, a: np.ndarray, b: np.ndarray) -> list[str]:
-        frechet = distances.frechet_distance(*(distances.moments([x]) for x in (a, b)))
         kernel, _ = distances.kernel_distance(a, b)
-        return [title, str(len(a)), f"{frechet:.2f}", f"{1000 * kernel:.2f}"]
+        return [title, str(len(a)), f"{frechet(a, b):.2f}", f"{1000 * kernel:.2f}"]
 
     val = {512: pictures(args.data / "val_512", None, num)}
     for side, folder in ((256, "val_256"), (128, "val")):

@@ -13,6 +13,7 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import tables_decoder
@@ -57,8 +58,16 @@ def table_1(args) -> dict[str, str]:
     return {"Table 1: generation at three sizes": table, "Fig. 4: the curves over sizes": figure}
 
 
-def compared(table: str, args) -> tuple[tables_plan.Plan, Path, list[tuple[dict, str]]]:
-    """Trains and measures what a table needs; returns the plan, the folder of its runs and the results."""
+class Compared(NamedTuple):
+    """What a table is made of."""
+
+    plan: tables_plan.Plan
+    folder: Path  # of the runs
+    results: list[tuple[dict, str]]  # contents of results.json, with words that are added to the methods' names
+
+
+def compared(table: str, args) -> Compared:
+    """Trains and measures what a table needs."""
     name, plan = tables_plan.choose(table, args.train, args.val)
     folder = args.work / "runs" if name == "photos" else args.work / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -70,33 +79,36 @@ def compared(table: str, args) -> tuple[tables_plan.Plan, Path, list[tuple[dict,
         one = one._replace(models=there)
         content = tables_runs.measure(one, folder, args.work / "eval" / name)
         results.append((content, SHORT if one.name.endswith("_short") else ""))
-    return plan, folder, results
+    return Compared(plan, folder, results)
 
 
-def upscaling_table(table: str, title: str, metrics: Sequence[str], paper: str, args) -> dict[str, str]:
-    plan, folder, results = compared(table, args)
+def upscaling_sections(title: str, metrics: Sequence[str], paper: str, found: Compared) -> dict[str, str]:
+    """Makes the section of a table and that of its runs."""
+    plan, folder, results = found
     pictures = results[0][0]["summary"][0]["images"]
     about = f"Data: {plan.about} ({pictures} pictures). Standard errors are over pictures, the seed is 0. "
     about += f"Cells: {' / '.join(m.upper().replace('_VGG', ' (VGG16)') for m in metrics)}."
-    sections = {f"Table {table}: {title}": f"{about}\n\n{report.upscaling(results, metrics)}\n\n{paper}"}
+    sections = {title: f"{about}\n\n{report.upscaling(results, metrics)}\n\n{paper}"}
     return sections | {f"Runs: {plan.about}": report.runs(tables_runs.describe(plan, folder))}
 
 
 def table_2(args) -> dict[str, str]:
     paper = report.printed(tables_paper.TABLE_2, "printed: CelebA-HQ, trained on FFHQ")
     paper += "\n\n" + report.printed(tables_paper.TABLE_2_LSUN, "printed: LSUN at x16")
-    return upscaling_table("2", "scales within and beyond those of training", ("psnr", "lpips"), paper, args)
+    title = "Table 2: scales within and beyond those of training"
+    return upscaling_sections(title, ("psnr", "lpips"), paper, compared("2", args))
 
 
 def table_3(args) -> dict[str, str]:
     paper = report.printed(tables_paper.TABLE_3, "printed: DIV2K (D), Flickr2K (F), PSNR / SSIM")
     metrics = ("psnr", "ssim", "lpips", "lpips_vgg")
-    return upscaling_table("3", "x4 in the wild", metrics, paper, args)
+    return upscaling_sections("Table 3: x4 in the wild", metrics, paper, compared("3", args))
 
 
 def table_4(args) -> dict[str, str]:
     paper = report.printed(tables_paper.TABLE_4, "printed: DIV2K")
-    return upscaling_table("4", "scales far beyond those of training", ("psnr", "lpips"), paper, args)
+    title = "Table 4: scales far beyond those of training"
+    return upscaling_sections(title, ("psnr", "lpips"), paper, compared("4", args))
 
 
 def table_5(args) -> dict[str, str]:
@@ -113,15 +125,11 @@ def table_5(args) -> dict[str, str]:
 
 
 def table_6(args) -> dict[str, str]:
-    sections = upscaling_table(
-        "6",
-        "the decoder and the alignment",
-        ("psnr", "lpips"),
-        report.printed(tables_paper.TABLE_6_ALIGNMENT, "printed: alignment, CelebA-HQ"),
-        args,
-    )
-    plan, folder, results = compared("6", args)
-    data = args.val if args.work / "runs" == folder else "celeba_hq"
+    key, compare = "Table 6: the decoder and the alignment", compared("6", args)
+    paper = report.printed(tables_paper.TABLE_6_ALIGNMENT, "printed: alignment, CelebA-HQ")
+    sections = upscaling_sections(key, ("psnr", "lpips"), paper, compare)
+    plan, folder, results = compare
+    data = args.val if folder == args.work / "runs" else "celeba_hq"
 
     def ablation() -> dict:
         pictures = tables_decoder.crops(data, 100)
@@ -133,7 +141,6 @@ def table_6(args) -> dict[str, str]:
         "PSNR of auto-encoders whose f_theta sees single latent cells (MLP) or the features of D (AE + MLP), trained "
         f"equally long ({plan.about}; four crops per picture)."
     )
-    key = "Table 6: the decoder and the alignment"
     parts = [about, report.decoders(found), report.printed(tables_paper.TABLE_6_DECODER, "printed: reconstructions")]
     parts.append(sections[key])
     for content, words in results:

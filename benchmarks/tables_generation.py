@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from common import features_of, frechet
 
 import arbiscale_jax as aj
 from arbiscale_jax import data
@@ -13,14 +14,13 @@ from arbiscale_jax.evaluation.self_ssim import self_ssim
 from arbiscale_jax.evaluation.statistics import mean_and_error
 from arbiscale_jax.runtime.mesh import make_mesh
 
-BATCH = 20
 FIXED = 128  # the size of the generator whose pictures are resized
 RENDERED, RESIZED = "rendered at each size", f"rendered at {FIXED}, then resized (bicubic)"
 
 
 def real_pictures(folder: str, num: int) -> list[np.ndarray]:
     """Reads `num` pictures of a folder or of a known data set, a fixed random choice."""
-    source = (data.make_source("folder", folder, "all") if Path(folder).is_dir() else data.make_source(folder)) or []
+    source = data.make_source("folder", folder, "all") if Path(folder).is_dir() else data.make_source(folder)
     order = np.random.default_rng(0).permutation(len(source))[:num]
     return [source[int(i)] for i in order]
 
@@ -32,14 +32,9 @@ def generation(model_name: str, folder: str, sizes: Sequence[int], num: int, see
     """
     model, extractor = aj.load(model_name), features.make_extractor("vgg", make_mesh())
 
-    def rows(images: Sequence[np.ndarray]) -> np.ndarray:
-        filled = [*images, *[images[-1]] * (-len(images) % BATCH)]  # whole batches: one program per size
-        parts = [extractor.apply(np.stack(filled[i : i + BATCH])) for i in range(0, len(filled), BATCH)]
-        return np.concatenate(parts)[: len(images)]
-
     real, known = real_pictures(folder, num), {}
     for size in sizes:
-        known[size] = rows([fit(image, (size, size)) for image in real])
+        known[size] = features_of(extractor, [fit(image, (size, size)) for image in real])
     found: dict[str, dict[int, list[dict]]] = {way: {size: [] for size in sizes} for way in (RENDERED, RESIZED)}
     matrices: dict[str, list[np.ndarray]] = {RENDERED: [], RESIZED: []}
     for seed in seeds:
@@ -48,7 +43,7 @@ def generation(model_name: str, folder: str, sizes: Sequence[int], num: int, see
         ways[RESIZED] = {size: [resize(x, (size, size)) for x in ways[RENDERED][FIXED]] for size in sizes}
         for way, renders in ways.items():
             for size in sizes:
-                found[way][size].append(compare(known[size], rows(renders[size])))
+                found[way][size].append(compare(known[size], features_of(extractor, renders[size])))
             matrices[way] += [self_ssim([renders[size][i] for size in sizes]) for i in range(min(len(real), 50))]
     return {
         "real": len(real),
@@ -63,8 +58,7 @@ def generation(model_name: str, folder: str, sizes: Sequence[int], num: int, see
 def compare(real: np.ndarray, fake: np.ndarray) -> dict[str, float]:
     """Compares features of real and generated pictures, [n d] each."""
     precision, recall = distances.precision_recall(real, fake)
-    frechet = distances.frechet_distance(*(distances.moments([x]) for x in (real, fake)))
-    return {"frechet": frechet, "precision": precision, "recall": recall}
+    return {"frechet": frechet(real, fake), "precision": precision, "recall": recall}
 
 
 def summary(of_seeds: list[dict]) -> dict[str, list[float]]:

@@ -13,6 +13,8 @@ TITLES = {  # of the runs in tables
     "esrgan": "ESRGAN",
     "sr3": "SR3",
     "idm": "IDM",
+    "ours_first_stage": "the paper's method, first stage",
+    "mlp_first_stage": "first stage without D",
     "ours_diffusion": "the paper's method, before alignment",
     "ours_align": "the paper's method, aligned (random_t)",
     "path_align": "aligned (reverse_ddim)",
@@ -29,6 +31,7 @@ class Training(NamedTuple):
     name: str  # of the folder of the run
     config: str  # of the configuration in configs/
     options: tuple[str, ...] = ()  # more flags; {runs} stands for the folder of all runs
+    as_long_as: str = ""  # the configuration whose minutes count; "" is its own
 
 
 class Measurement(NamedTuple):
@@ -63,7 +66,7 @@ def photos_plan(train: str, val: str) -> Plan:
     root = f"--config.data.root={train}"
     more = ("--config.init_from={runs}/ours_diffusion", "--config.first_stage={runs}/ours_first_stage")
     trainings = [Training(name, f"baselines_{name}_photos") for name in ("liif", "sr3", "idm", "esrgan")]
-    trainings += [*_own("compared"), Training("more_diffusion", "compared_diffusion", more)]
+    trainings += [*_own("compared"), Training("more_diffusion", "compared_diffusion", more, "compared_align")]
     data, common = f"--data={val}", (f"--data={val}", "--metrics=psnr,lpips")
     wild = (data, "--metrics=psnr,ssim,lpips,lpips_vgg", "--scales=4", "--max-side=256")
     far = (*common, "--scales=8,12,17", "--max-side=408")

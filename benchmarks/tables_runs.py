@@ -36,11 +36,9 @@ def train(one: Training, folder: Path, share: float) -> None:
     known = json.loads(record.read_text()) if record.exists() else {"cpu_minutes": 0.0, "done": False}
     if known["done"]:
         return
-    path = ROOT / "configs" / f"{one.config}.py"
-    minutes = share * config_flag.load(str(path)).train.minutes
-    if one.name == "more_diffusion":  # as long as an alignment
-        minutes = share * config_flag.load(str(path.with_name("compared_align.py"))).train.minutes
-    options = [f"--config={path.relative_to(ROOT)}", f"--workdir={workdir}"]
+    budget = config_flag.load(str(ROOT / "configs" / f"{one.as_long_as or one.config}.py"))
+    minutes = share * budget.train.minutes
+    options = [f"--config=configs/{one.config}.py", f"--workdir={workdir}"]
     options += [option.format(runs=folder) for option in one.options]
     if minutes:
         options.append(f"--config.train.minutes={minutes:g}")
