@@ -23,11 +23,8 @@ class Training(NamedTuple):
 
     source: data.Source
     numbers: np.ndarray  # the number of each row's picture in the source, [n]
+    titles: list[str]  # the name of each row's picture, [n]
     features: np.ndarray  # [n d]
-
-    def title(self, row: int) -> str:
-        """Returns the name of a row's picture."""
-        return self.source.titles()[self.numbers[row]]
 
 
 def read_training(opts: dict, job: generation.Job) -> Training:
@@ -49,7 +46,8 @@ def read_training(opts: dict, job: generation.Job) -> Training:
     if (count := generation.count_rows(paths, key)) < LEAST:
         raise UserError(f"--train={opts['train']} holds {count} pictures that can be read; give {LEAST} at least.")
     features = np.concatenate(list(generation.read_shards(paths, key)))
-    return Training(source, generation.read_numbers(paths), features)
+    numbers, titles = generation.read_numbers(paths), source.titles()
+    return Training(source, numbers, [titles[number] for number in numbers], features)
 
 
 def compare(training: Training, fake: np.ndarray) -> tuple[list[nearest.Neighbour], dict]:
@@ -59,7 +57,7 @@ def compare(training: Training, fake: np.ndarray) -> tuple[list[nearest.Neighbou
       The neighbours, those with the smallest ratio first.
       A row for the tables.
     """
-    styles = [data.parse_name(name).style for name in np.array(training.source.titles())[training.numbers]]
+    styles = [data.parse_name(name).style for name in training.titles]
     found = sorted(nearest.find_neighbours(fake, training.features, styles), key=lambda one: one.ratio)
     ratios = np.array([one.ratio for one in found])
     row = {"images": len(fake), "training": len(training.features), "nearer": int(np.sum(ratios < 1))}
@@ -69,8 +67,8 @@ def compare(training: Training, fake: np.ndarray) -> tuple[list[nearest.Neighbou
 def write_list(path: Path, training: Training, found: Sequence[nearest.Neighbour]) -> None:
     """Writes a CSV file with a row for each generated image, those with the smallest ratio first."""
     rows = [
-        {"image": one.number, "nearest": training.title(one.nearest), "distance": one.distance}
-        | {"its_neighbour": training.title(one.other), "their_distance": one.own, "ratio": one.ratio}
+        {"image": one.number, "nearest": training.titles[one.nearest], "distance": one.distance}
+        | {"its_neighbour": training.titles[one.other], "their_distance": one.own, "ratio": one.ratio}
         for one in found
     ]
     write_whole(path, report.to_csv(rows).encode(errors="backslashreplace"))

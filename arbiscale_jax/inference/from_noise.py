@@ -129,12 +129,11 @@ def interpolate_each(
         return list(map(int, there))
 
     for leg, seed in enumerate(seeds):
-        some, numbers = request._replace(seed=seed), np.flatnonzero((legs == leg) & ~at_seed)
-        for there in np.flatnonzero((legs == leg) & at_seed)[
-            :, None
-        ]:  # by the program of `generate`, with its rounding
-            yield done(there), np.asarray(generate(engine, [index], some))
-        for there in np.split(numbers, range(size, len(numbers), size)) if len(numbers) else ():
+        some, mine = request._replace(seed=seed), legs == leg
+        for frame in np.flatnonzero(mine & at_seed):  # by the program of `generate`, with its rounding
+            yield done([frame]), np.asarray(generate(engine, [index], some))
+        numbers = np.flatnonzero(mine & ~at_seed)
+        for there in (numbers[first : first + size] for first in range(0, len(numbers), size)):
             shares = np.resize(along[there] - leg * (frames - 1), size) / (frames - 1)
             own, other = (engine.put(x[:, None, None, None]) for x in slerp_weights(shares))
             blend = Blend(seed_key(seeds[leg + 1]), own, other)

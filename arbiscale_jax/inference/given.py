@@ -51,7 +51,7 @@ def guided(eps_of: Callable, given: Given, t):
 
     eps_hat = eps(label) + (w - 1) (eps(label) - eps(nothing)), which is w eps(label) + (1 - w) eps(nothing) (Ho and
     Salimans 2022, Eq. 6, with w + 1 for its w). Outside the interval it is eps(label), and the second evaluation is
-    left out (Kynkaanniemi et al. 2024). With w = 1, or equal predictions, it is eps(label) bit for bit.
+    left out (Kynkäänniemi et al. 2024). With w = 1, or equal predictions, it is eps(label) bit for bit.
 
     Args:
       eps_of: (label [b 1 + n] or None) -> eps_hat [b h w c] at z_t and t.

@@ -17,7 +17,7 @@ from .checks import check_box, check_latents, check_memory, check_size
 from .engine import Engine, make_engine
 from .given import Given, guidance_of
 from .options import SampleOptions, check_names, resolve
-from .prompts import Request, labels_for
+from .prompts import Request, check_prompt, labels_for
 from .rendering import Renderer, View
 from .sheets import cell_names
 from .tiles import fill
@@ -178,7 +178,8 @@ class LatentModel:
 
     def _labels(self, prompt, options, num: int):
         """Returns the labels of `num` examples, int32 [num, 1 + n], or None for a model that knows none."""
-        prompt = "" if prompt is None and self.engine.vocabulary else prompt
+        check_prompt(self.engine.vocabulary, prompt)
+        prompt = "" if prompt is None else prompt
         return labels_for(self.engine.vocabulary, Request(options, 0, prompt), range(num))
 
     def decode(self, z: ArrayLike, size: Sequence[int], box: Sequence[int] | None = None) -> np.ndarray:

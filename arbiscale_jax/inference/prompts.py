@@ -63,10 +63,8 @@ def prompt_of(vocabulary: Vocabulary, request: Request, number: int) -> str:
 def labels_for(vocabulary: Vocabulary | None, request: Request, numbers: Sequence[int] | np.ndarray):
     """Returns the labels of images of these numbers, int32 [n, 1 + m], or None for a model that knows none.
 
-    Raises:
-      UserError: if the prompt names something unknown, or the model knows no labels.
+    The prompt has been checked by `check_prompt`.
     """
-    check_prompt(vocabulary, request.prompt)
     if vocabulary is None:
         return None
     return np.stack([vocabulary.read(prompt_of(vocabulary, request, int(number))) for number in numbers])

@@ -16,14 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from arbiscale_jax import data, models
-from arbiscale_jax.artifacts.vocabulary import vocabulary_of
+from arbiscale_jax import data
 from arbiscale_jax.artifacts.weights import hash_weights
 from arbiscale_jax.data import latent_store
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.runtime import mesh
 from arbiscale_jax.runtime.progress import Report
 
+from .batches import vocabulary
 from .stages import latent
 
 FORMAT = 1
@@ -57,8 +57,7 @@ def cached_batches(config, frozen, start_step: int, rows: list[int] | None, repo
     Raises:
       UserError: if the folder cannot be written, or a field or the data source is wrong.
     """
-    vocabulary = vocabulary_of(models.complete(config.model))
-    examples, made_from = data.views(config.data, config.seed, config.data.latent_cache_views, vocabulary)
+    examples, made_from = data.views(config.data, config.seed, config.data.latent_cache_views, vocabulary(config))
     identity = {
         "format": FORMAT,
         "encoder": hash_weights(frozen["first_stage"]["encoder"]),
