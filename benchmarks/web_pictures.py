@@ -84,12 +84,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="the folder for the pictures")
     parser.add_argument("--all", action="store_true", help="also at the width of a phone")
-    folder = parser.parse_args().output
-    chosen = (upscaled, generated, on_a_phone) if parser.parse_args().all else (upscaled, generated)
+    args = parser.parse_args()
+    chosen = (upscaled, generated, on_a_phone) if args.all else (upscaled, generated)
     with server() as (port, _), sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         for one in chosen:
-            one(browser, f"http://127.0.0.1:{port}/", folder)
+            one(browser, f"http://127.0.0.1:{port}/", args.output)
         browser.close()
 
 

@@ -10,10 +10,10 @@ from PIL import Image
 from arbiscale_jax import images
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.images.row_saving import save_rows
-from arbiscale_jax.images.saving import FORMATS, FRAME_FORMATS, check_file
+from arbiscale_jax.images.saving import ENDINGS, FORMATS, FRAME_FORMATS, check_file
 
 SUFFIXES = tuple(FORMATS | FRAME_FORMATS)  # what a result's name may end with
-CHOICES = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tif", "avif": ".avif"}  # of --format
+CHOICES = ENDINGS  # of --format
 SAME = "same"  # the choice of --format that keeps each input's own
 WITHOUT_LOSS = ("png", "tiff")
 _FAMILY = {"MPO": "JPEG"}  # formats whose first picture is another's

@@ -33,6 +33,7 @@ FRAME_FORMATS = {".gif": "GIF", ".webp": "WEBP", ".png": "PNG", ".apng": "PNG", 
     ".tif": "TIFF",
     ".tiff": "TIFF",
 }
+ENDINGS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tif", "avif": ".avif"}  # of formats by their names
 QUALITY = {"JPEG": 95, "WEBP": 95, "AVIF": 90}
 _LONGEST_SIDE = {"JPEG": 65500, "WEBP": 16383, "AVIF": 65535, "GIF": 65535}
 _OPAQUE = 128  # the alpha from which on a pixel of a GIF file shows

@@ -13,10 +13,9 @@ from arbiscale_jax.errors import UserError
 from arbiscale_jax.images import Metadata
 from arbiscale_jax.images.kinds import pillow_image
 from arbiscale_jax.images.row_saving import save_rows
-from arbiscale_jax.images.saving import FORMATS, QUALITY, check_file
+from arbiscale_jax.images.saving import ENDINGS, FORMATS, QUALITY, check_file
 
 Format = Literal["png", "jpg", "webp", "tiff", "avif"]
-ENDINGS: dict[Format, str] = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tif", "avif": ".avif"}
 TYPES: dict[Format, str] = {
     "png": "image/png",
     "jpg": "image/jpeg",
@@ -70,5 +69,5 @@ def write_result(
 
 def formats() -> list[dict]:
     """Returns the formats that this machine writes, with the default of their quality, or None without loss."""
-    there: list[Format] = [kind for kind in ENDINGS if kind != "avif" or features.check("avif")]
+    there = [kind for kind in ENDINGS if kind != "avif" or features.check("avif")]
     return [{"name": kind, "quality": QUALITY.get(FORMATS[ENDINGS[kind]])} for kind in there]

@@ -2,18 +2,29 @@
 
 import io
 from functools import lru_cache
+from typing import NamedTuple
 
 from PIL import Image
 
 from arbiscale_jax.web.failures import Missing
 
-EXAMPLES = {  # {name: (title, left, top, side of the square in scikit-image's photograph)}
-    "astronaut": ("Astronaut", 140, 0, 240),
-    "cat": ("Cat", 110, 20, 230),
-    "coffee": ("Cup of coffee", 130, 20, 360),
-    "rocket": ("Rocket", 230, 60, 300),
+
+class Square(NamedTuple):
+    """Names a square of a photograph."""
+
+    title: str
+    photograph: str  # its name in skimage.data
+    left: int
+    top: int
+    side: int
+
+
+EXAMPLES = {
+    "astronaut": Square("Astronaut", "astronaut", 140, 0, 240),
+    "cat": Square("Cat", "chelsea", 110, 20, 230),
+    "coffee": Square("Cup of coffee", "coffee", 130, 20, 360),
+    "rocket": Square("Rocket", "rocket", 230, 60, 300),
 }
-_FILES = {"astronaut": "astronaut", "cat": "chelsea", "coffee": "coffee", "rocket": "rocket"}
 SIDE = 96  # pixels of an example, so that it is upscaled in a few seconds on a CPU
 
 
@@ -24,8 +35,8 @@ def example(name: str) -> bytes:
 
     if name not in EXAMPLES:
         raise Missing(f"There is no such example; the examples are {', '.join(EXAMPLES)}.")
-    _, left, top, side = EXAMPLES[name]
-    photo = Image.fromarray(getattr(data, _FILES[name])()).convert("RGB")
+    _, photograph, left, top, side = EXAMPLES[name]
+    photo = Image.fromarray(getattr(data, photograph)()).convert("RGB")
     small = photo.resize((SIDE, SIDE), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
     buffer = io.BytesIO()
     small.save(buffer, "PNG")

@@ -9,7 +9,8 @@ from fastapi import APIRouter, Query
 from fastapi.responses import FileResponse, Response, StreamingResponse
 from starlette.background import BackgroundTask
 
-from arbiscale_jax.web.delivery import ENDINGS, TYPES, Format, write_result
+from arbiscale_jax.images.saving import ENDINGS
+from arbiscale_jax.web.delivery import TYPES, Format, write_result
 from arbiscale_jax.web.failures import Missing
 from arbiscale_jax.web.jobs import JobRequest, JobStatus, UpscaleRequest, status
 from arbiscale_jax.web.requests import Client, TheSite

@@ -64,7 +64,7 @@ class PictureInfo(BaseModel):
 @router.get("/server")
 def read_server(site: TheSite) -> ServerInfo:
     """Says what the server can do, and how much it takes."""
-    examples = [ExampleInfo(name=name, title=about[0]) for name, about in EXAMPLES.items()]
+    examples = [ExampleInfo(name=name, title=about.title) for name, about in EXAMPLES.items()]
     limits = {
         name: getattr(site.limits, name)
         for name in ("upload_bytes", "input_pixels", "output_pixels", "window_pixels", "samples", "images")

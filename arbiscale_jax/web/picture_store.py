@@ -117,11 +117,6 @@ class PictureStore:
             self._decoded.put(name, picture)
         return picture
 
-    def content(self, name: str) -> bytes:
-        """Returns the file of a picture; raises Missing if it is not stored."""
-        self.find(name)
-        return self._path(name).read_bytes()
-
     def of(self, client: str) -> list[StoredPicture]:
         """Returns the pictures of a client."""
         with self._lock:

@@ -40,14 +40,15 @@ class Site:
     wanted: Counter[View] = field(default_factory=Counter)  # requests for windows of each view that wait
     uploads: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, UPLOADS))
     closing: Callable[[], bool] = field(default=lambda: False)  # whether the server is about to stop
+    cleaning: ExitStack = field(
+        default_factory=ExitStack
+    )  # what deletes the things that were stored for this run alone
 
     def close(self) -> bool:
         """Cancels all work, deletes what was stored for this run alone, and tells whether the worker has stopped."""
         stopped = self.worker.close()
         self.cleaning.close()
         return stopped
-
-    cleaning: ExitStack = field(default_factory=ExitStack)
 
 
 def make_site(
