@@ -145,5 +145,5 @@ def write(path: Path, sections: Mapping[str, str]) -> None:
 
 
 def _order(title: str) -> tuple[int, str]:
-    """Sorts sections: the runs, the tables, the figure."""
-    return ("Runs", "Table", "Fig").index(title.split()[0].rstrip(".:")), title
+    """Sorts sections: the runs, the tables, the figure, the methods that are quoted."""
+    return ("Runs", "Table", "Fig", "Quoted").index(title.split()[0].rstrip(".:")), title
