@@ -510,17 +510,26 @@ def test_an_address_that_cannot_be_used(site):
         listen("no address at all", 1)
 
 
-def test_the_process_ends_by_a_signal_and_leaves_nothing(tmp_path):
-    code = (
-        "import sys; from arbiscale_jax.web import running, site; "
-        "running.run(site.make_site(None, None), running.Address(port=0))"
-    )
+START = "from arbiscale_jax.web import running, site; running.run(site.make_site(None, None), running.Address(port=0))"
+EARLY = """
+import os, signal, uvicorn
+serve = uvicorn.Server.serve
+async def interrupted(self, sockets=None):  # before uvicorn has its handlers
+    os.kill(os.getpid(), signal.SIGTERM)
+    await serve(self, sockets)
+uvicorn.Server.serve = interrupted
+"""
+
+
+@pytest.mark.parametrize("before", ["", EARLY])
+def test_the_process_ends_by_a_signal_and_leaves_nothing(before, tmp_path):
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    command = [sys.executable, "-c", code]
+    command = [sys.executable, "-c", before + START]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline().startswith("The page is at http://127.0.0.1:")
-        assert list(tmp_path.iterdir())
-        process.send_signal(signal.SIGTERM)
+        if not before:
+            assert list(tmp_path.iterdir())
+            process.send_signal(signal.SIGTERM)
         assert process.wait(LIMIT) == 0
     assert not list(tmp_path.iterdir())

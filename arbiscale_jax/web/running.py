@@ -69,8 +69,12 @@ def run(site: Site, address: Address) -> None:
     Raises:
       UserError: if the address or port cannot be used.
     """
-    stopped, signals = True, (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(one, _interrupt) for one in signals]  # uvicorn passes on what it has received
+    server, signals = make_server(site, address), (signal.SIGINT, signal.SIGTERM)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        server.should_exit = True  # raising would be lost where an event loop written in C is at work
+
+    before = [signal.signal(one, stop) for one in signals]  # until uvicorn has handlers, and for what it passes on
     try:
         with closing(listen(address.host, address.port)) as found:
             port = found.getsockname()[1]
@@ -78,9 +82,7 @@ def run(site: Site, address: Address) -> None:
             shown = f"[{shown}]" if ":" in shown else shown
             asks = "; the page asks for the token" if address.token else ""
             print(f"The page is at http://{shown}:{port}/{asks}. Ctrl-C stops the server.", flush=True)
-            make_server(site, address).run(sockets=[found])
-    except KeyboardInterrupt:
-        pass  # everything is closed by now
+            server.run(sockets=[found])
     finally:
         stopped = site.close()
         for one, handler in zip(signals, before, strict=True):
@@ -88,8 +90,3 @@ def run(site: Site, address: Address) -> None:
         if not stopped:  # a program that runs on the device cannot be ended in another way
             sys.stdout.flush()
             os._exit(0)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Ends the program as Ctrl-C does, so that what it has stored for this run is deleted."""
-    raise KeyboardInterrupt
