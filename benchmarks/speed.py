@@ -27,9 +27,9 @@ import arbiscale_jax as aj
 from arbiscale_jax.artifacts import storage
 from arbiscale_jax.cli import program
 from arbiscale_jax.inference import Model, batch
-from arbiscale_jax.inference.engine import at_once
 from arbiscale_jax.inference.networks import Given
 from arbiscale_jax.inference.options import resolve
+from arbiscale_jax.inference.reverse_process import denoise
 from arbiscale_jax.runtime import compile_cache, xla_flags
 
 PAPER_FPS = {8.0: 0.2568, 12.0: 0.2510, 30.0: 0.2473, 100.0: 0.1833, 200.0: 0.0982}  # its Table 5, on an RTX 4090
@@ -76,11 +76,11 @@ def table5(report: Report, args) -> None:
 def sample_and_decode(model: Model, num: int, args):
     """Returns D's features of `num` latents, and the seconds of sampling and of D."""
     networks, params, x = model.engine.networks, model.engine.params, speed_networks.make_inputs(model, num)
-    options = resolve(model.config, {"steps": args.steps, "sampler": "ddim"}).compiled
+    options = resolve(model.config, {"steps": args.steps, "sampler": "ddim"})
 
     def sample():
         c = networks.run_condition(params, x.lr)
-        return networks.run_answer(params, Given(c, None, x.cells, jax.random.key(0)), options=options)
+        return denoise(model.engine, Given(c, None, x.cells, jax.random.key(0)), options)
 
     decode = partial(batch.decode_features, model.engine, x.z)
     return decode(), [seconds(call, args.repeats) for call in (sample, decode)]
@@ -117,7 +117,7 @@ def bundled(report: Report, args) -> None:
                 report.row([name, steps, f"{side} x {side}", f"{out} x {out}"], partial(measure, call, 1, out**2))
         else:
             side = sampling["size"]
-            num = at_once((side // model.factor) ** 2, 64)
+            num = model.engine.at_once((side // model.factor) ** 2, 64)
             call = partial(model.generate, num, **quick)
             report.row([name, steps, "-", f"{num} of {side} x {side}"], partial(measure, call, num, side**2))
 

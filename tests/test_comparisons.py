@@ -179,7 +179,10 @@ def test_models_upscale_to_any_size(method, exported, picture):
     assert method in repr(model)
     found = model.upscale(picture, size=(13, 22), seed=1)
     assert found.shape == (13, 22, 3) and found.dtype == np.uint8 and found.std() > 1
-    answers = model.upscale(picture, size=(13, 22), samples=2, seed=1)
+    done: list[tuple[int, int]] = []
+    answers = model.upscale(picture, size=(13, 22), samples=2, seed=1, progress=lambda *now: done.append(now))
+    parts = 2 * (model.fields["steps"] if method in baselines.DIFFUSION else 1)  # evaluations, or pictures
+    assert done == [(i + 1, parts) for i in range(parts)]
     np.testing.assert_array_equal(answers[0], found)  # answer i depends on (seed, i) alone
     assert (answers[1] != found).any() == (method in baselines.DIFFUSION)
     [(_, _, rows)] = model.upscale_each([picture], [(13, 22)], box=(2, 3, 5, 7), seed=1)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from arbiscale_jax import diffusion
-from arbiscale_jax.diffusion import Noise
+from arbiscale_jax.diffusion import Noise, parts
 
 ALPHA_BAR = diffusion.make_alpha_bar(1000, 0.0015, 0.0155)
 MEAN, STD = 0.7, 0.6  # of the data z_0 ~ N(m, s^2)
@@ -181,7 +181,7 @@ def test_the_second_order_sampler_needs_fewer_steps():
 
 
 @pytest.mark.parametrize("sampler, eta", [("ddim", 1.0), ("dpmpp", 0.0), ("ddim_trailing", 0.5)])
-def test_a_loop_of_python_gives_what_the_scan_gives(sampler, eta):
+def test_a_loop_of_python_and_parts_give_what_the_scan_gives(sampler, eta, monkeypatch):
     alpha_bar, z_T = ALPHA_BAR[:50], jax.random.normal(jax.random.key(0), (2, 3, 4, 1))
 
     def draw(step):
@@ -191,8 +191,18 @@ def test_a_loop_of_python_gives_what_the_scan_gives(sampler, eta):
         return 0.5 * z_t + 0.01 * t[:, None, None, None]
 
     options = dict(steps=4, sampler=sampler, start=0.8, noise=diffusion.Noise(eta, draw))
+    whole = diffusion.sample(eps_fn, z_T, alpha_bar, **options)
     found = diffusion.sample_eagerly(lambda z_t, t: jnp.asarray(np.asarray(eps_fn(z_t, t))), z_T, alpha_bar, **options)
-    np.testing.assert_allclose(found, diffusion.sample(eps_fn, z_T, alpha_bar, **options), atol=1e-5)
+    np.testing.assert_allclose(found, whole, atol=1e-5)
+    step = diffusion.make_step(eps_fn, sampler, draw if eta else None)
+    run = jax.jit(lambda carry, some: jax.lax.scan(step, carry, some)[0])
+    constants = diffusion.make_constants(alpha_bar, steps=4, sampler=sampler, start=0.8, eta=eta)
+    for at_once, told in (({"cpu": 3}, [3, 1]), ({}, [4])):
+        done: list[int] = []
+        monkeypatch.setattr(parts, "AT_ONCE", at_once)
+        found = diffusion.run_in_parts(run, diffusion.begin(z_T, sampler), constants, done.append)[0]
+        np.testing.assert_allclose(found, whole, atol=1e-5)
+        assert done == told
 
 
 def test_ddim_noise_depends_on_the_examples_key_alone():

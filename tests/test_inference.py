@@ -324,7 +324,8 @@ def test_a_picture_in_a_larger_array_gets_the_values_of_its_own_size(model, bord
     cells = np.stack(np.meshgrid([0], *(np.arange(n) - edge for n in c.shape[1:3]), indexing="ij"), axis=-1)
     for answer, number in zip(found, (0, 3), strict=True):
         given = given_cells(c, cells + np.array([number, 0, 0]).reshape(1, 1, 1, 3))
-        z = networks.refine(params, networks.answer(params, given, options=options), c)[0]
+        z_0 = networks.sample(params, networks.first_latent(given), given, options=options._replace(start=1.0))
+        z = networks.refine(params, z_0, c)[0]
         z = z[edge : z.shape[0] - edge, edge : z.shape[1] - edge]
         np.testing.assert_allclose(answer, z, atol=2e-4)
 
@@ -338,11 +339,11 @@ def test_pictures_of_all_sizes_share_a_few_programs(model):
     sides = rng.integers(25, 32, (12, 2))
     pictures = [rng.integers(0, 256, (*side, 3), dtype=np.uint8) for side in sides]
     networks = aj.Model(model.config, model.params).engine.networks
-    before = networks.run_answer._cache_size(), networks.run_features._cache_size()
+    before = networks.run_evaluations._cache_size(), networks.run_features._cache_size()
     sizes = [tuple(3 * side for side in picture.shape[:2]) for picture in pictures]
     for _, _, rows in aj.Model(model.config, model.params).upscale_each(pictures, sizes, **options):
         assert sum(len(part) for part in rows)
-    after = networks.run_answer._cache_size(), networks.run_features._cache_size()
+    after = networks.run_evaluations._cache_size(), networks.run_features._cache_size()
     assert after[0] - before[0] <= 1 and after[1] - before[1] <= 1  # all lie in arrays of 32 x 32 pixels
     assert get_networks(model.config) is networks  # another model of this configuration compiles nothing
 
@@ -352,8 +353,13 @@ def test_answers_in_batches_over_devices_are_those_made_one_by_one(model, monkey
     job = Job([PHOTO[:20], PHOTO[10:29]], range(3), resolve(model.config, dict(steps=2, eta=1.0, refine=1)), 7)
     alone = dict(upscale(model.engine, job))
     monkeypatch.setattr(engine, "CELLS_AT_ONCE", {"cpu": 2**18})
-    assert engine.at_once(1024, 1) == 1 and engine.at_once(1024, 7) == 8 and engine.at_once(2**15, 64) == 8
-    together = dict(upscale(engine.spread(model.engine, jax.devices()), job))
+    spread = engine.spread(model.engine, jax.devices())
+    for one, cells, wanted, num in (
+        *((model.engine, 1024, 1, 1), (model.engine, 1024, 7, 8), (model.engine, 2**15, 64, 8)),
+        *((model.engine, 2**19, 5, 1), (spread, 2**19, 5, 2), (spread, 1024, 1, 1), (spread, 2**15, 64, 8)),
+    ):
+        assert one.at_once(cells, wanted) == num, (cells, wanted)
+    together = dict(upscale(spread, job))
     for i in (0, 1):
         np.testing.assert_allclose(together[i], alone[i], atol=2e-4)
 
@@ -364,9 +370,9 @@ def test_windows_with_statistics_of_their_own_differ_little_and_blend(model, mon
     done, options = [], dict(steps=1, seed=0, statistics="window")
     job = Job([PHOTO], range(2), resolve(model.config, options), 0, lambda *now: done.append(now))
     [(_, whole)] = upscale(model.engine, job)
-    assert done == [(1, 2), (2, 2)]
+    assert done == [(1, 4), (2, 4), (3, 4), (4, 4)]  # for each answer the condition and a step
     [(_, parts)] = upscale(model.engine, job, 32)
-    assert parts.shape == whole.shape == (2, 76, 60, 3) and done[-1] == (6, 6)  # three windows, two answers
+    assert parts.shape == whole.shape == (2, 76, 60, 3) and done[-1] == (12, 12)  # three windows, two answers
     assert np.corrcoef(parts.ravel(), whole.ravel())[0, 1] > 0.9
     z = whole[0]
     view = tiles.View((150, 121), (0, 0, 150, 121), "float32", "window")
@@ -439,7 +445,7 @@ def test_generation_without_a_condition(model):
     assert free.generate(num=1).shape == (1, 8, 8, 3)
     z, done = free.generate_latent(3, seed=1), []
     [(numbers, latents)] = free.generate_each(3, {2}, seed=1, progress=lambda *at: done.append(at))
-    assert numbers == [2] and done == [(1, 3), (2, 3), (3, 3)]
+    assert numbers == [2] and done == [(1, 2), (2, 2)]  # evaluations, of the batches that are wanted
     np.testing.assert_array_equal(latents, z[2:])
     with pytest.raises(UserError, match="takes no condition"):
         free.upscale(IMAGE, scale=2)

@@ -16,6 +16,7 @@ from arbiscale_jax.inference.latents import Job, upscale
 from arbiscale_jax.inference.networks import Given
 from arbiscale_jax.inference.options import resolve
 from arbiscale_jax.inference.plan import make_piles, make_plan
+from arbiscale_jax.inference.reverse_process import denoise
 from arbiscale_jax.models import local, reduce
 
 KEY, CODE = jax.random.key(5), 24  # numbers per latent cell
@@ -178,7 +179,7 @@ def test_small_pictures_share_an_array_and_get_the_values_of_their_own(model, mo
         assert together[i].shape == (2, *picture.shape[:2], CODE)
         cells = np.stack(np.meshgrid([1], *(np.arange(n) - 4 for n in c.shape[1:3]), indexing="ij"), axis=-1)
         given = Given(c, jnp.full(1, -1.0), cells, jax.random.key(3))
-        z = networks.answer(params, given, options=resolve(model.config, {}))
+        z = denoise(model.engine, given, resolve(model.config, {}))
         np.testing.assert_allclose(together[i][1], z[0, 4 : 4 + len(picture), 4 : 4 + picture.shape[1]], atol=1e-3)
     sizes, shown = [(3 * len(picture), 2 * picture.shape[1]) for picture in pictures], {}
     for i, k, rows in model.upscale_each(pictures, sizes, 2, seed=3):  # D's arrays are shared as well

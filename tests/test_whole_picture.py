@@ -8,7 +8,7 @@ import pytest
 import arbiscale_jax as aj
 from arbiscale_jax import models
 from arbiscale_jax.experiments import get_base_config
-from arbiscale_jax.inference import rendering, tiles, windows
+from arbiscale_jax.inference import engine, rendering, tiles, windows
 from arbiscale_jax.inference.latents import Job, upscale
 from arbiscale_jax.inference.options import resolve
 from arbiscale_jax.inference.plan import make_plan
@@ -63,7 +63,25 @@ def test_windows_that_share_statistics_are_near_one_pass(model):
     assert errors["whole"] < 0.5 * errors["window"], errors
     count = len(make_plan(model.config, resolve(model.config, {}), 32).cut(76))  # windows
     passes = count * (2 + 2 * (2 * 2 + 3))  # for two answers the U-Net in two steps, and back-projection
-    assert count > 2 and done[passes + 1] == (passes + 2, passes + 2) and done[-1] == (2 * count + 2,) * 2
+    small = 2 * (1 + 2 + 1)  # the picture of one window: the condition, the U-Net in two steps, and back-projection
+    assert count > 2 and done[passes + small - 1] == (passes + small,) * 2 and done[-1] == ((count + 1) * small,) * 2
+
+
+def test_windows_in_batches_over_devices_are_those_made_one_by_one(model, monkeypatch):
+    """Windows of one size in batches of two on two devices, as on accelerators; one at a time on a CPU."""
+    job, sizes = Job([PICTURE], [1], resolve(model.config, {}), 0), set()
+    [(_, alone)] = upscale(model.engine, job, 32)
+    monkeypatch.setattr(engine, "CELLS_AT_ONCE", {"cpu": 2**18})
+    spread = engine.spread(model.engine, jax.devices())
+
+    def put(tree):
+        found = spread.put(tree)
+        sizes.update((len(x), len(x.sharding.device_set)) for x in jax.tree.leaves(found))
+        return found
+
+    [(_, together)] = upscale(spread._replace(put=put), job, 32)
+    assert sizes == {(2, 2)}
+    np.testing.assert_allclose(together, alone, atol=2e-4)
 
 
 def test_blocks_of_d_that_share_statistics_are_near_one_pass(model):

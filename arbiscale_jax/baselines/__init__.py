@@ -3,7 +3,7 @@
 from .idm_unet import IDM, size_fraction
 from .liif_sr import LiifSR
 from .methods import CHOICES, DEFAULTS, DIFFUSION, build, init
-from .pixel_diffusion import make_sampler, training_loss
+from .pixel_diffusion import make_sampler, sample, training_loss
 from .rrdb import SCALE, RRDBNet
 from .sr3_unet import SR3UNet, upsampled
 from .vgg_discriminator import VGGDiscriminator
@@ -21,6 +21,7 @@ __all__ = [
     "build",
     "init",
     "make_sampler",
+    "sample",
     "size_fraction",
     "training_loss",
     "upsampled",

@@ -14,6 +14,8 @@ import numpy as np
 
 from arbiscale_jax import diffusion
 
+SAMPLER = "ddim_trailing"  # T down to x itself, as ancestral sampling does
+
 
 def draw_noise_level(key, alpha_bar, batch: int):
     """Draws noise levels for training: uniform between those of two neighbouring times (SR3 section 2.4).
@@ -90,7 +92,7 @@ def sample(
     eta: float = 1.0,
     clip: bool = True,
 ):
-    """Runs the whole reverse process as one scan (SR3 Algorithm 2); `make_sampler` compiles it.
+    """Runs the whole reverse process as one scan (SR3 Algorithm 2); `make_sampler` compiles its steps.
 
     With eta = 1 it is ancestral sampling, whose variance is that of the posterior q(x_s | x_t, x), as in the public
     implementations; the paper has beta_t. With fewer steps than T the same process runs at evenly spaced times, from T
@@ -112,6 +114,17 @@ def sample(
       ValueError: if steps or eta are out of range.
     """
     key_first, key_steps = jax.random.split(key)
+    steps = len(alpha_bar) if steps is None else steps
+    constants = diffusion.make_constants(alpha_bar, steps=steps, sampler=SAMPLER, eta=eta)
+    step = _make_step(key_steps, eps_fn, (shape, alpha_bar, eta, clip))
+    x_T = jax.random.normal(key_first, shape)
+    x = jax.lax.scan(step, diffusion.begin(x_T, SAMPLER), constants)[0][0]
+    return jnp.clip(x, -1, 1) if clip else x
+
+
+def _make_step(key, eps_fn: Callable, process: tuple) -> Callable:
+    """Returns a step of `sample` for jax.lax.scan; `process` is (shape, alpha_bar, eta, clip)."""
+    shape, alpha_bar, eta, clip = process
     levels = jnp.asarray(np.sqrt(alpha_bar), jnp.float32)
 
     def eps_at(x_t, t):
@@ -121,16 +134,10 @@ def sample(
         x = jnp.clip(diffusion.predict_z_0(x_t, eps_hat, t, alpha_bar), -1, 1)
         return diffusion.eps_from_z_0(x_t, x, t, alpha_bar)  # the noise that belongs to the clipped image
 
-    noise = diffusion.Noise(eta, lambda i: jax.random.normal(jax.random.fold_in(key_steps, i), shape))
-    x = diffusion.sample(
-        eps_at,
-        jax.random.normal(key_first, shape),
-        alpha_bar,
-        steps=len(alpha_bar) if steps is None else steps,
-        sampler="ddim_trailing",
-        noise=noise,
-    )
-    return jnp.clip(x, -1, 1) if clip else x
+    def draw(i):
+        return jax.random.normal(jax.random.fold_in(key, i), shape)
+
+    return diffusion.make_step(eps_at, SAMPLER, draw if eta else None)
 
 
 def make_sampler(
@@ -146,15 +153,28 @@ def make_sampler(
       clip: as in `sample`.
 
     Returns:
-      Function (key, params, condition, shape) -> images; params and condition are pytrees of arrays, and shape is
-      (b, h, w, c). It raises ValueError if steps or eta are out of range.
-    """
+      Function (key, params, condition, shape, advance=None) -> images; params and condition are pytrees of arrays,
+      shape is (b, h, w, c), and advance is told of evaluations (diffusion.run_in_parts).
 
-    @partial(jax.jit, static_argnums=3)
-    def run(key, params, condition, shape):
+    Raises:
+      ValueError: if steps or eta are out of range.
+    """
+    steps = len(alpha_bar) if steps is None else steps
+    constants = diffusion.make_constants(alpha_bar, steps=steps, sampler=SAMPLER, eta=eta)
+    first = jax.jit(jax.random.normal, static_argnums=1)
+
+    @jax.jit
+    def part(key, params, condition, carry, some):
         def denoise(x_t, noise_level):
             return eps_fn(params, x_t, noise_level, condition)
 
-        return sample(key, denoise, shape, alpha_bar, steps=steps, eta=eta, clip=clip)
+        step = _make_step(key, denoise, (carry[0].shape, alpha_bar, eta, clip))
+        return jax.lax.scan(step, carry, some)[0]
+
+    def run(key, params, condition, shape, advance: diffusion.Advance | None = None):
+        key_first, key_steps = jax.random.split(key)
+        carry = diffusion.begin(first(key_first, shape), SAMPLER)
+        x = diffusion.run_in_parts(partial(part, key_steps, params, condition), carry, constants, advance)[0]
+        return jnp.clip(x, -1, 1) if clip else x
 
     return run

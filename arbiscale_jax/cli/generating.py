@@ -65,7 +65,7 @@ def run(model, opts: dict, where: Destination, todo: list[list[Result]], journal
     journal.start()
     with counted_progress(opts["num"] + sum(map(len, todo))) as advance, writing() as write:
         advance(0, "denoising")
-        done = partial(upscaling.advance_by, advance, opts["num"])
+        done = upscaling.moving(advance, opts["num"])
         wanted = {i for i, results in enumerate(todo) if results}
         given = dict(seed=opts["seed"], progress=done, **sampling.given(opts))
         for numbers, latents in model.generate_each(opts["num"], wanted, **given):

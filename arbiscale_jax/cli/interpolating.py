@@ -1,7 +1,6 @@
 """Generates pictures between those of several seeds, as one animation for each size."""
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +69,7 @@ def run(model, opts: dict, where: Destination, todo: list[list[Result]], journal
     (results,), frames = todo, opts["frames"]
     with counted_progress(frames * (1 + len(results))) as advance:
         advance(0, "denoising")
-        done = partial(upscaling.advance_by, advance, frames)
+        done = upscaling.moving(advance, frames)
         path = model.interpolate_each(opts["interpolate"], frames, progress=done, **sampling.given(opts))
         latents = np.concatenate([z for _, z in path])
         for one in results:

@@ -185,7 +185,7 @@ def _answers(work: Work, first: int, pixels: list[np.ndarray], sizes: list[tuple
         sizes,
         answers,
         box=work.plan.box,
-        progress=partial(advance_by, work.advance, share),
+        progress=moving(work.advance, share),
         seed=work.opts["seed"],
         **sampling.given(work.opts),
     )
@@ -219,6 +219,14 @@ def _counted(rows: Iterator[np.ndarray], advance: Callable[..., None]) -> Iterat
         advance(float(some.shape[0] * some.shape[1]))
 
 
-def advance_by(advance: Callable[..., None], steps: float, done: int, total: int) -> None:
-    """Moves the bar when the model calls progress(done, total), in all by `steps` steps."""
-    advance(steps / total)
+def moving(advance: Callable[..., None], steps: float) -> Callable[[int, int], None]:
+    """Returns a function (done, total) that moves the bar by `steps` steps in all, as the model calls it."""
+    shown = 0.0
+
+    def progress(done: int, total: int) -> None:
+        nonlocal shown
+        share = max(shown, done / total)  # where memory is too little, the model begins again in smaller windows
+        advance(steps * (share - shown))
+        shown = share
+
+    return progress

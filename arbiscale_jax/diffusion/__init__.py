@@ -2,9 +2,11 @@
 
 from .losses import eps_loss, mean_square, min_snr_weight, recon_loss, snr_weight
 from .noise import cell_noise
+from .parts import Advance, run_in_parts
 from .samplers import (
     SAMPLERS,
     Noise,
+    begin,
     check_options,
     ddim_inversion,
     ddim_sigma,
@@ -13,6 +15,8 @@ from .samplers import (
     ddim_trajectory,
     dpmpp_trajectory,
     first_time,
+    make_constants,
+    make_step,
     sample,
     sample_eagerly,
     trailing_times,
@@ -22,7 +26,9 @@ from .schedule import eps_from_z_0, make_alpha_bar, predict_z_0, q_sample
 
 __all__ = [
     "SAMPLERS",
+    "Advance",
     "Noise",
+    "begin",
     "cell_noise",
     "check_options",
     "ddim_inversion",
@@ -35,11 +41,14 @@ __all__ = [
     "eps_loss",
     "first_time",
     "make_alpha_bar",
+    "make_constants",
+    "make_step",
     "mean_square",
     "min_snr_weight",
     "predict_z_0",
     "q_sample",
     "recon_loss",
+    "run_in_parts",
     "sample",
     "sample_eagerly",
     "snr_weight",

@@ -155,14 +155,61 @@ def sample(
       ValueError: if the sampler is unknown, steps are not within 1 .. start T, eta or start are out of range, or there
         is noise with dpmpp.
     """
-    return _process(eps_fn, z_T, alpha_bar, (steps, sampler, start, noise)).scan()
+    step, constants = _process(eps_fn, alpha_bar, (steps, sampler, start, noise))
+    return jax.lax.scan(step, begin(z_T, sampler), constants)[0][0]
 
 
 def sample_eagerly(
     eps_fn, z_T, alpha_bar, *, steps: int, sampler: str = "ddim", start: float = 1.0, noise: Noise | None = None
 ):
     """Does what `sample` does, in a loop of Python, for an eps_fn that cannot be traced; see `sample`."""
-    return _process(eps_fn, z_T, alpha_bar, (steps, sampler, start, noise)).loop()
+    step, constants = _process(eps_fn, alpha_bar, (steps, sampler, start, noise))
+    carry = begin(z_T, sampler)
+    for now in zip(*constants, strict=True):
+        carry, _ = step(carry, now)
+    return carry[0]
+
+
+def _process(eps_fn, alpha_bar, options) -> tuple[Callable, tuple[np.ndarray, ...]]:
+    steps, sampler, start, noise = options
+    constants = make_constants(alpha_bar, steps=steps, sampler=sampler, start=start, eta=noise.eta if noise else 0.0)
+    return make_step(eps_fn, sampler, noise.draw if noise and noise.eta else None), constants
+
+
+def make_constants(
+    alpha_bar, *, steps: int, sampler: str = "ddim", start: float = 1.0, eta: float = 0.0
+) -> tuple[np.ndarray, ...]:
+    """Returns what the steps of a sampler are told, besides z_t: arrays [S] on the host, for `make_step`.
+
+    Args:
+      alpha_bar: as in `sample`.
+      steps: likewise.
+      sampler: likewise.
+      start: likewise.
+      eta: amount of the noise that DDIM adds.
+
+    Raises:
+      ValueError: as in `sample`.
+    """
+    check_options(sampler, eta)
+    levels = trajectory(sampler, steps, alpha_bar, start)
+    return _dpmpp_constants(levels) if sampler == "dpmpp" else _ddim_constants(levels, eta)
+
+
+def begin(z_T, sampler: str = "ddim") -> tuple:
+    """Returns the first carry of a sampler that begins at z_T [b h w c]; z_t is always its first member."""
+    return (z_T, jnp.zeros_like(z_T)) if sampler == "dpmpp" else (z_T,)
+
+
+def make_step(eps_fn, sampler: str = "ddim", draw: Callable | None = None) -> Callable:
+    """Returns one step of a sampler, as jax.lax.scan takes it: (carry, constants of the step) -> (carry, None).
+
+    Args:
+      eps_fn: as in `sample`.
+      sampler: likewise.
+      draw: draws the noise that DDIM adds, see Noise; None adds none.
+    """
+    return _dpmpp_step(eps_fn) if sampler == "dpmpp" else _ddim_step(eps_fn, draw)
 
 
 def ddim_inversion(eps_fn, z_0, alpha_bar, *, steps: int):
@@ -186,72 +233,48 @@ def ddim_inversion(eps_fn, z_0, alpha_bar, *, steps: int):
     """
     path = ddim_trajectory(steps, alpha_bar)
     times = np.append(path.t[1:], 0)[::-1]
-    return _ddim(eps_fn, z_0, Trajectory(times, path.alpha_bar[::-1]), None).scan()
+    constants = _ddim_constants(Trajectory(times, path.alpha_bar[::-1]), 0.0)
+    return jax.lax.scan(make_step(eps_fn), begin(z_0), constants)[0][0]
 
 
-class _Process(NamedTuple):
-    """Holds a reverse process: a step (carry, constants of the step) -> (carry, None); z is carry[0]."""
-
-    step: Callable
-    carry: tuple
-    constants: tuple  # arrays [S] on the host
-
-    def scan(self):
-        """Runs it as one scan -> [b h w c]."""
-        return jax.lax.scan(self.step, self.carry, _on_device(self.constants))[0][0]
-
-    def loop(self):
-        """Runs it step by step -> [b h w c]."""
-        carry, constants = self.carry, _on_device(self.constants)
-        for i in range(len(constants[0])):
-            carry, _ = self.step(carry, tuple(x[i] for x in constants))
-        return carry[0]
-
-
-def _process(eps_fn, z_T, alpha_bar, options) -> _Process:
-    steps, sampler, start, noise = options
-    levels = trajectory(sampler, steps, alpha_bar, start)
-    if noise:
-        check_options(sampler, noise.eta)
-    if sampler == "dpmpp":
-        return _dpmpp(eps_fn, z_T, levels)
-    return _ddim(eps_fn, z_T, levels, noise if noise and noise.eta else None)
-
-
-def _ddim(eps_fn, z_T, trajectory, noise: Noise | None) -> _Process:
-    """Returns DDIM along a trajectory from z_T [b h w c]."""
+def _ddim_constants(trajectory: Trajectory, eta: float) -> tuple[np.ndarray, ...]:
+    """Returns (t, alpha_bar_t, alpha_bar_s, sigma, number of the step)."""
     a_t, a_s = trajectory.alpha_bar[:-1], trajectory.alpha_bar[1:]
-    sigma = ddim_sigma(a_t, a_s, noise.eta) if noise else np.zeros_like(a_t)
+    sigma = ddim_sigma(a_t, a_s, eta) if eta else np.zeros_like(a_t)
+    return _narrow(trajectory.t, a_t, a_s, sigma, np.arange(len(a_t)))
 
+
+def _ddim_step(eps_fn, draw: Callable | None) -> Callable:
     def step(carry, now):
         t, a_t, a_s, sigma, i = now
         (z_t,) = carry
         eps_hat = eps_fn(z_t, jnp.full(z_t.shape[:1], t))
-        drawn = noise.draw(i) if noise else 0.0
-        return (ddim_step(z_t, eps_hat, a_t, a_s, sigma, drawn),), None
+        return (ddim_step(z_t, eps_hat, a_t, a_s, sigma, draw(i) if draw else 0.0),), None
 
-    return _Process(step, (z_T,), (trajectory.t, a_t, a_s, sigma, np.arange(len(a_t))))
+    return step
 
 
-def _dpmpp(eps_fn, z_T, trajectory) -> _Process:
-    """Returns DPM-Solver++(2M), a second-order multistep method for predictions of z_0, from z_T [b h w c].
+def _dpmpp_constants(trajectory: Trajectory) -> tuple[np.ndarray, ...]:
+    """Returns what steps of DPM-Solver++(2M), a second-order multistep method for predictions of z_0, are told.
 
     The steps h in half the log-SNR are equal, so the ratio r of two steps is 1.
     """
     a, s = np.sqrt(trajectory.alpha_bar), np.sqrt(1 - trajectory.alpha_bar)
     h = np.diff(np.log(a / s))
     extrapolate = np.where(np.arange(len(h)) > 0, 0.5, 0.0)  # 1 / (2 r); the first step is of first order
-    constants = (trajectory.t, a[:-1], s[:-1], s[1:] / s[:-1], -a[1:] * np.expm1(-h), extrapolate)
+    return _narrow(trajectory.t, a[:-1], s[:-1], s[1:] / s[:-1], -a[1:] * np.expm1(-h), extrapolate)
 
+
+def _dpmpp_step(eps_fn) -> Callable:
     def step(carry, now):
         z_t, z_0_before = carry
         t, a_t, s_t, keep, gain, extra = now
         z_0 = (z_t - s_t * eps_fn(z_t, jnp.full(z_t.shape[:1], t))) / a_t
         return (keep * z_t + gain * (z_0 + extra * (z_0 - z_0_before)), z_0), None
 
-    return _Process(step, (z_T, jnp.zeros_like(z_T)), constants)
+    return step
 
 
-def _on_device(constants):
-    """Returns arrays of the host as float32 or int32 arrays on the device."""
-    return tuple(jnp.asarray(x, jnp.float32 if x.dtype == np.float64 else jnp.int32) for x in constants)
+def _narrow(*constants: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Returns arrays in the types of 32 bits in which the device computes."""
+    return tuple(x.astype(np.float32 if x.dtype == np.float64 else np.int32) for x in constants)

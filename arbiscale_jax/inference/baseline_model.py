@@ -19,7 +19,7 @@ from .checks import check_box, check_memory, check_size, whole
 from .enlargers import Noise, make_enlarger
 from .options import UpscaleOptions, check_names
 from .results import upscale_whole
-from .sheets import to_floats
+from .sheets import counting, to_floats
 from .tiles import View, to_integers
 
 
@@ -108,17 +108,18 @@ class Baseline:
         """Upscales pictures one by one; arguments and what it yields are those of `Model.upscale_each`."""
         check_names(sampling, UpscaleOptions)
         options, seed = resolve_baseline(self.fields, sampling), whole_seed(sampling.get("seed", 0))
-        progress, done = sampling.get("progress"), 0
+        samples = whole(samples, "samples", 1)
+        total = samples * len(images) * (options.steps if options else 1)
+        advance = counting(sampling.get("progress"), total)
         for number, (image, size) in enumerate(zip(images, sizes, strict=True)):
             layers, size = channels.split(to_picture(image).pixels), check_size(size)
             check_memory((*size, 3), np.float32)
             view = View(size, check_box(box, size), layers.colours.dtype.name)
             top, left, height, width = view.box
-            for i in range(whole(samples, "samples", 1)):
-                noise = Noise(jax.random.fold_in(seed_key(seed), i), *(options or (1, 0.0)))
+            for i in range(samples):
+                noise = Noise(jax.random.fold_in(seed_key(seed), i), *(options or (1, 0.0)), advance)
                 x = self._enlarge(self.params["baseline"], to_floats(layers.colours), size, noise)
                 rows = to_integers(x[top : top + height, left : left + width], view.dtype)
-                done += 1
-                if progress:
-                    progress(done, samples * len(images))
+                if advance and options is None:
+                    advance(1)
                 yield number, i, channels.join(layers, iter([rows]), view)

@@ -16,7 +16,7 @@ from .compiled import get_networks, narrow_layers
 from .networks import Networks
 
 TILES = {"cpu": 64, "gpu": 256}  # side of a tile in pixels; the activations of one tile are in memory at a time
-CELLS_AT_ONCE = {"cpu": 1, "gpu": 2**18}  # latent cells of a batch of sheets, which is at least one sheet
+CELLS_AT_ONCE = {"cpu": 1, "gpu": 2**18}  # latent cells of a batch of sheets on a device, which is at least one sheet
 BATCHES = (1, 8, 64)  # numbers of sheets that are computed together; each is a program
 
 
@@ -27,6 +27,7 @@ class Engine(NamedTuple):
     params: Mapping  # {"first_stage", "unet", "scale_factor"}, see Networks
     tile: int  # side of a rendered tile in pixels
     put: Callable[[Any], Any] = lambda x: x  # places a tree of arrays [b ...] on devices
+    devices: int = 1  # over how many `put` divides a batch
 
     @property
     def config(self) -> Mapping:
@@ -79,6 +80,18 @@ class Engine(NamedTuple):
         height, width = canvas or (side, side)
         return height, width, self.config["first_stage"]["z_channels"]
 
+    def at_once(self, cells: int, wanted: int) -> int:
+        """Returns how many arrays are computed together: one, one per device, or one of BATCHES that devices divide.
+
+        Args:
+          cells: latent cells of an array.
+          wanted: number of arrays; the last batch is filled up.
+        """
+        most = self.devices * max(1, CELLS_AT_ONCE.get(jax.default_backend(), 1) // cells)
+        sizes = sorted({1, self.devices, *(num for num in BATCHES if num % self.devices == 0)})
+        fitting = [num for num in sizes if num <= most]
+        return next((num for num in fitting if num >= wanted), fitting[-1])
+
     def strength(self, restore: float, num: int):
         """Returns the strength of the damage that the U-Net is told, [num], or None if it is told nothing."""
         return jnp.full(num, restore, jnp.float32) if self.config["unet"]["strength"] else None
@@ -89,18 +102,6 @@ def tile_side(images: float = 1) -> int:
     return max(16, int(TILES.get(jax.default_backend(), 256) / math.sqrt(images)))
 
 
-def at_once(cells: int, wanted: int) -> int:
-    """Returns how many arrays of `cells` latent cells are computed together, one of BATCHES.
-
-    Args:
-      cells: latent cells of an array.
-      wanted: number of arrays; the last batch is filled up.
-    """
-    most = CELLS_AT_ONCE.get(jax.default_backend(), 1) // cells
-    fitting = [num for num in BATCHES if num <= most] or [1]
-    return next((num for num in fitting if num >= wanted), fitting[-1])
-
-
 def spread(engine: Engine, devices: Sequence) -> Engine:
     """Returns an engine that divides each batch over local devices, if their number divides the batch."""
     mesh = make_mesh(devices)
@@ -109,7 +110,7 @@ def spread(engine: Engine, devices: Sequence) -> Engine:
         divided = all(len(x) % mesh.size == 0 for x in jax.tree.leaves(tree))
         return jax.device_put(tree, batch_sharding(mesh) if divided else replicated(mesh))
 
-    return engine._replace(params=replicate(engine.params, mesh), put=put)
+    return engine._replace(params=replicate(engine.params, mesh), put=put, devices=mesh.size)
 
 
 def make_engine(

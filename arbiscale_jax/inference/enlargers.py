@@ -20,6 +20,7 @@ class Noise(NamedTuple):
     key: jax.Array  # the random key of this answer
     steps: int  # evaluations of the network
     eta: float  # amount of noise in each step
+    advance: diffusion.Advance | None = None  # is told of evaluations
 
 
 Enlarge = Callable[[Mapping, Any, tuple[int, int], Noise], np.ndarray]
@@ -93,7 +94,7 @@ def _sr3(net, fields) -> Enlarge:
         c = baselines.upsampled(jnp.asarray(lr)[None], (h, w))
         down, right = (-side % multiple for side in (h, w))
         c = models.reflect(models.reflect(c, 1, 0, down), 2, 0, right)
-        x = samplers(noise)(noise.key, params, c, c.shape)
+        x = samplers(noise)(noise.key, params, c, c.shape, noise.advance)
         return _resized(x[0, :h, :w], size)
 
     return enlarge
@@ -112,6 +113,6 @@ def _idm(net, fields) -> Enlarge:
         ratio = math.sqrt(math.prod(size) / math.prod(lr.shape[:2]))  # of sides, where the aspect ratio changes
         fraction = jnp.full(1, (ratio - 1) / (fields["scale"] - 1), jnp.float32)
         given = (encode(params, lr[None], size), fraction)
-        return np.asarray(samplers(noise)(noise.key, params, given, (1, *size, 3))[0])
+        return np.asarray(samplers(noise)(noise.key, params, given, (1, *size, 3), noise.advance)[0])
 
     return enlarge

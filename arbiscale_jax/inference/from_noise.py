@@ -6,18 +6,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from arbiscale_jax.diffusion import Advance
 from arbiscale_jax.runtime.random import fold_name, seed_key
 
-from .engine import Engine, at_once
+from .engine import Engine
 from .given import Blend, Given, guidance_of, slerp_weights
+from .options import Sampling
 from .prompts import Request, labels_for
-from .sheets import Progress, cell_names
+from .reverse_process import denoise, first_time
+from .sheets import Progress, cell_names, counting
 
 FINE = "fine"  # the noise of a canvas that goes on from a smaller latent
 
 
 def generate(
-    engine: Engine, numbers: Sequence[int] | np.ndarray, request: Request, blend: Blend | None = None
+    engine: Engine,
+    numbers: Sequence[int] | np.ndarray,
+    request: Request,
+    blend: Blend | None = None,
+    advance: Advance | None = None,
 ) -> jax.Array:
     """Samples the latents of these numbers from noise, in one batch.
 
@@ -26,6 +33,7 @@ def generate(
       numbers: the numbers of the latents; number i depends on (seed, i) alone, up to rounding by the batch's size.
       request: what is generated, and how.
       blend: how noise is mixed with that of another seed; None means not at all.
+      advance: as in `denoise`.
 
     Returns:
       The latents [n, h, w, c].
@@ -33,19 +41,33 @@ def generate(
     Raises:
       UserError: if the model needs a condition, or has no U-Net.
     """
-    params, options, run = engine.unet(conditioned=False), request.options.compiled, engine.networks
-    shape = engine.generated_shape(request.canvas)[:2]
-    trained = engine.generated_shape()[:2]
-    if not request.coarse or shape == trained:
-        return run.run_answer(
-            params, _given(engine, numbers, request, shape, blend), options=options._replace(start=0.0)
-        )
-    coarse = generate(engine, numbers, request._replace(canvas=None), blend)
-    steps = max(1, round(options.steps * request.coarse))
-    options = options._replace(start=request.coarse, steps=steps)
+    engine.unet(conditioned=False)
+    shape, trained = engine.generated_shape(request.canvas)[:2], engine.generated_shape()[:2]
+    from_noise = request.options._replace(start=0.0)
+    if not _enlarges(engine, request):
+        return denoise(engine, _given(engine, numbers, request, shape, blend), from_noise, advance)
+    coarse = denoise(engine, _given(engine, numbers, request, trained, blend), from_noise, advance)
+    options = _finer(request)
     given = _given(engine, numbers, request, shape, blend, FINE)
-    z_t = run.run_first(given._replace(c=enlarge(coarse, shape)), options=options)
-    return run.run_sample(params, z_t, given, options=options)
+    time = first_time(engine, options)
+    z_t = engine.networks.run_first(given._replace(c=enlarge(coarse, shape)), time=time)
+    return denoise(engine, given, options, advance, z_t)
+
+
+def evaluations(engine: Engine, request: Request) -> int:
+    """Returns how many evaluations `generate` does."""
+    return request.options.steps + (_finer(request).steps if _enlarges(engine, request) else 0)
+
+
+def _enlarges(engine: Engine, request: Request) -> bool:
+    """Returns whether a latent of the size of training is sampled first."""
+    return bool(request.coarse) and engine.generated_shape(request.canvas) != engine.generated_shape()
+
+
+def _finer(request: Request) -> Sampling:
+    """Returns how sampling goes on from an enlarged latent."""
+    steps = max(1, round(request.options.steps * request.coarse))
+    return request.options._replace(start=request.coarse, steps=steps)
 
 
 def _given(engine: Engine, numbers, request: Request, shape, blend: Blend | None, stream: str = "") -> Given:
@@ -85,22 +107,22 @@ def generate_each(
       engine: as in `generate`.
       num: the number of latents; it decides the size of a batch.
       request: as in `generate`.
-      progress: a function that is called with (done, num) after each batch, or None.
+      progress: a function that is called with (done, total) after each part of the work, or None.
       wanted: numbers of latents.
 
     Yields:
       Pairs (the wanted numbers of a batch, their latents [n h w c] on the host).
     """
     h, w, _ = engine.generated_shape(request.canvas)
-    size = at_once(h * w, num)
-    for first in range(0, num, size):
-        some = np.arange(first, first + size) % num  # the last batch is filled up
-        there = [i for i in range(first, min(first + size, num)) if i in wanted]
-        found = np.asarray(generate(engine, some, request)) if there else None
-        if progress:
-            progress(min(first + size, num), num)
-        if found is not None:
-            yield there, found[[i - first for i in there]]
+    size = engine.at_once(h * w, num)
+    batches = [range(first, min(first + size, num)) for first in range(0, num, size)]
+    batches = [batch for batch in batches if any(i in wanted for i in batch)]
+    advance = counting(progress, len(batches) * evaluations(engine, request))
+    for batch in batches:
+        some = np.arange(batch.start, batch.start + size) % num  # the last batch is filled up
+        found = np.asarray(generate(engine, some, request, advance=advance))
+        there = [i for i in batch if i in wanted]
+        yield there, found[[i - batch.start for i in there]]
 
 
 def interpolate_each(
@@ -112,29 +134,27 @@ def interpolate_each(
       engine: as in `generate`.
       path: the seeds, the number of frames, and which latent of each seed.
       request: as in `generate`, whose seed does not count.
-      progress: a function that is called with (done, frames) after each batch, or None.
+      progress: as in `generate_each`.
 
     Yields:
       Pairs (numbers of frames, their latents [n h w c] on the host).
     """
     seeds, frames, index = path
     h, w, _ = engine.generated_shape(request.canvas)
-    size = at_once(h * w, frames)
+    size = engine.at_once(h * w, frames)
     along = np.arange(frames) * (len(seeds) - 1)  # in legs, times frames - 1
     legs, at_seed = along // (frames - 1), along % (frames - 1) == 0
 
-    def done(there):
-        if progress:
-            progress(int(there[-1]) + 1, frames)
-        return list(map(int, there))
-
-    for leg, seed in enumerate(seeds):
-        some, mine = request._replace(seed=seed), legs == leg
-        for frame in np.flatnonzero(mine & at_seed):  # by the program of `generate`, with its rounding
-            yield done([frame]), np.asarray(generate(engine, [index], some))
-        numbers = np.flatnonzero(mine & ~at_seed)
-        for there in (numbers[first : first + size] for first in range(0, len(numbers), size)):
+    batches = []  # (leg, frames), those of a leg's seed by the program of `generate`, with its rounding
+    for leg in range(len(seeds)):
+        batches += [(leg, [frame]) for frame in np.flatnonzero((legs == leg) & at_seed)]
+        rest = np.flatnonzero((legs == leg) & ~at_seed)
+        batches += [(leg, rest[first : first + size]) for first in range(0, len(rest), size)]
+    advance = counting(progress, len(batches) * evaluations(engine, request))
+    for leg, there in batches:
+        some, blend, numbers = request._replace(seed=seeds[leg]), None, [index]
+        if not at_seed[there[0]]:
             shares = np.resize(along[there] - leg * (frames - 1), size) / (frames - 1)
             own, other = (engine.put(x[:, None, None, None]) for x in slerp_weights(shares))
-            blend = Blend(seed_key(seeds[leg + 1]), own, other)
-            yield done(there), np.asarray(generate(engine, [index] * size, some, blend))[: len(there)]
+            blend, numbers = Blend(seed_key(seeds[leg + 1]), own, other), [index] * size
+        yield list(map(int, there)), np.asarray(generate(engine, numbers, some, blend, advance))[: len(there)]

@@ -8,13 +8,15 @@ from collections.abc import Iterator, Sequence
 import jax
 import numpy as np
 
+from arbiscale_jax.diffusion import Advance
 from arbiscale_jax.runtime.random import seed_key
 
-from .engine import Engine, at_once
+from .engine import Engine
 from .given import Given
 from .memory import LEAST
 from .plan import Pile, Plan, make_piles, make_plan
-from .sheets import Job, lay_out, paste
+from .reverse_process import denoise
+from .sheets import Inputs, Job, lay_out, paste
 from .whole_picture import WholePicture
 
 
@@ -32,7 +34,7 @@ def upscale_together(engine: Engine, job: Job, most: int | None = None) -> Itera
 
     Args:
       engine: networks and weights.
-      job: what is sampled; its progress is called with (done, total) after each batch.
+      job: what is sampled; its progress is called with (done, total) after each part of the work.
       most: largest side of a window in input pixels; by default it depends on the free memory. If the device has too
         little memory, it is halved, with a warning.
 
@@ -68,17 +70,16 @@ def _upscale(engine: Engine, job: Job, plan: Plan) -> Iterator[list[tuple[int, n
     batches = list(_batches(engine, plan, [shapes[i] for i in rest], len(job.numbers)))
     done = 0
 
-    def advance():
+    def advance(count: int = 1):
         nonlocal done
-        done += 1
+        done += count
         if job.progress:
             job.progress(done, total)
 
     pictures = [WholePicture(engine, job, plan, i, advance) for i in apart]
-    total = len(batches) + sum(picture.passes() for picture in pictures)
+    total = len(batches) * _passes(job) + sum(picture.passes() for picture in pictures)
     some = job._replace(images=[job.images[i] for i in rest])
-    for found in _upscale_batches(engine, some, plan, batches):
-        advance()
+    for found in _upscale_batches(_Sampler(engine, some, plan, advance), batches):
         yield [(rest[number], z) for number, z in found]
     for i, picture in zip(apart, pictures, strict=True):
         yield [(i, plan.crop(picture.sample(), shapes[i]))]
@@ -90,17 +91,20 @@ Batch = tuple[Pile, int, list[tuple[int, int]]]  # how many units are computed t
 def _batches(engine: Engine, plan: Plan, shapes: Sequence[Sequence[int]], answers: int) -> Iterator[Batch]:
     for pile in make_piles(engine.config, plan, shapes):
         units = [(sheet, k) for sheet in range(len(pile.sheets)) for k in range(answers)]
-        num = at_once(math.prod(plan.cells(pile.sheet)), len(units))
+        num = engine.at_once(math.prod(plan.cells(pile.sheet)), len(units))
         for first in range(0, len(units), num):
             yield pile, num, units[first : first + num]
 
 
-def _upscale_batches(
-    engine: Engine, job: Job, plan: Plan, batches: Sequence[Batch]
-) -> Iterator[list[tuple[int, np.ndarray]]]:
+def _passes(job: Job) -> int:
+    """Returns how many parts of the work for a batch are told of: its condition, evaluations and refinements."""
+    return 1 + job.options.steps + job.options.refine
+
+
+def _upscale_batches(sampler: "_Sampler", batches: Sequence[Batch]) -> Iterator[list[tuple[int, np.ndarray]]]:
     """Yields the pictures that are complete after each batch, with their latents."""
     left = Counter(part.picture for pile, _, units in batches for sheet, _ in units for part in pile.sheets[sheet])
-    sampler, canvases = _Sampler(engine, job, plan), {}
+    job, plan, canvases = sampler.job, sampler.plan, {}
     for pile, num, units in batches:
         for z, (sheet, k) in zip(sampler.run(pile, num, units), units, strict=False):  # a batch may be filled up
             for part in pile.sheets[sheet]:
@@ -114,27 +118,37 @@ def _upscale_batches(
 
 
 class _Sampler:
-    """Computes batches of sheets; the condition is kept while the sheets stay the same."""
+    """Computes batches of sheets; the condition is kept while the sheets stay the same.
 
-    def __init__(self, engine: Engine, job: Job, plan: Plan):
-        self.engine, self.job, self.plan = engine, job, plan
+    `advance` is called with the number of parts of the work, of those that `_passes` counts, that were done.
+    """
+
+    def __init__(self, engine: Engine, job: Job, plan: Plan, advance: Advance):
+        self.engine, self.job, self.plan, self.advance = engine, job, plan, advance
         self.name, self.kept = None, None
 
     def run(self, pile: Pile, num: int, units: Sequence[tuple[int, int]]) -> np.ndarray:
         """Returns the latents [num h w c] of units (number of a sheet, which answer); the last one fills a batch up."""
         units = [*units, *[units[-1]] * (num - len(units))]
         networks, params, job = self.engine.networks, self.engine.params, self.job
-        name = (id(pile), tuple(sheet for sheet, _ in units))
-        if self.name != name or self.kept is None:
-            inputs = lay_out(self.engine, self.plan, job.images, pile.sheet, [pile.sheets[sheet] for sheet in name[1]])
-            inputs = self.engine.put(inputs)
-            self.name, self.kept = name, (inputs, networks.run_condition(params, inputs.lr, inputs.frame))
-        inputs, c = self.kept
+        inputs, c = self._condition(pile, [sheet for sheet, _ in units])
+        self.advance(1)
         numbers = np.zeros((num, 1, 1, 3), np.int32)
         numbers[..., 0] = np.array([job.numbers[k] for _, k in units])[:, None, None]
         strength = self.engine.put(self.engine.strength(job.options.restore, num))
         given = Given(c, strength, inputs.cells + self.engine.put(numbers), seed_key(job.seed), inputs.frame)
-        z = networks.run_answer(params, given, options=job.options.compiled)
+        z = denoise(self.engine, given, job.options, self.advance)
         for _ in range(job.options.refine):
             z = networks.run_refine(params, z, c, inputs.frame, inputs.seen)
+            self.advance(1)
         return np.asarray(z)
+
+    def _condition(self, pile: Pile, sheets: Sequence[int]) -> tuple[Inputs, jax.Array]:
+        """Returns the arrays of sheets, and the condition."""
+        name = (id(pile), tuple(sheets))
+        if self.name != name or self.kept is None:
+            inputs = lay_out(self.engine, self.plan, self.job.images, pile.sheet, [pile.sheets[k] for k in sheets])
+            inputs = self.engine.put(inputs)
+            c = self.engine.networks.run_condition(self.engine.params, inputs.lr, inputs.frame)
+            self.name, self.kept = name, (inputs, c)
+        return self.kept

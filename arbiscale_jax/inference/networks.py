@@ -47,8 +47,8 @@ class Networks:
         self.run_posterior, self.run_condition = jax.jit(self.posterior), jax.jit(self.condition)
         self.run_eps, self.run_refine, self.run_features = map(jax.jit, (self.eps, self.refine, self.features))
         self.run_sample = jax.jit(self.sample, static_argnames="options")
-        self.run_first = jax.jit(self.first_latent, static_argnames="options")
-        self.run_answer = jax.jit(self.answer, static_argnames="options")
+        self.run_first = jax.jit(self.first_latent, static_argnames="time")
+        self.run_evaluations = jax.jit(self.evaluations, static_argnames=("sampler", "noisy"))
         self.run_tile = jax.jit(self.tile, static_argnames="dtype")
 
     @contextmanager
@@ -114,47 +114,53 @@ class Networks:
             out = diffusion.eps_from_z_0(z_t, out, t, self.alpha_bar)
         return out if frame is None else models.blank(out, frame.inside)
 
-    def sample(self, params, z_T, given: Given, *, options: Sampling):
-        """Runs the reverse process.
+    def evaluations(self, params, carry, constants, given: Given, *, sampler: str, noisy: bool):
+        """Does some steps of the reverse process, with one evaluation of the U-Net each.
 
         Args:
           params: the weights.
-          z_T: the latents [b h w c] at the noisiest of the times that are visited.
+          carry: what `diffusion.begin`, or this function for the steps before, returns.
+          constants: what these steps are told, arrays [n] (diffusion.make_constants).
           given: the condition, the labels and their guidance, the names of cells and the key of DDIM's noise.
-          options: how to sample; `start` is above 0.
+          sampler: one of diffusion.SAMPLERS.
+          noisy: whether DDIM adds noise.
 
         Returns:
-          z_0, [b h w c].
+          The carry after these steps, whose first member is z_t, [b h w c].
         """
 
         def eps_fn(z_t, t):
             return guided(partial(self.eps, params, z_t, t, given.c, given.strength, given.frame), given, t)
 
         def draw(step):
-            return draw_noise(given, step + 1, z_T.shape[-1])
+            return draw_noise(given, step + 1, carry[0].shape[-1])
 
-        return diffusion.sample(
-            eps_fn,
-            z_T,
-            self.alpha_bar,
-            steps=options.steps,
-            sampler=options.sampler,
-            start=options.start,
-            noise=diffusion.Noise(options.eta, draw),
-        )
+        step = diffusion.make_step(eps_fn, sampler, draw if noisy else None)
+        return jax.lax.scan(step, carry, constants)[0]
 
-    def first_latent(self, given: Given, *, options: Sampling):
-        """Returns z_T [b h w c] for `answer`: noise, or with options.start > 0 the noised condition."""
+    def sample(self, params, z_T, given: Given, *, options: Sampling):
+        """Runs the reverse process as one loop.
+
+        Args:
+          params: the weights.
+          z_T: the latents [b h w c] at the noisiest of the times that are visited.
+          given: as in `evaluations`.
+          options: how to sample; `start` is above 0.
+
+        Returns:
+          z_0, [b h w c].
+        """
+        steps, sampler, eta, start, *_ = options
+        constants = diffusion.make_constants(self.alpha_bar, steps=steps, sampler=sampler, start=start, eta=eta)
+        carry = diffusion.begin(z_T, sampler)
+        return self.evaluations(params, carry, constants, given, sampler=sampler, noisy=eta > 0)[0]
+
+    def first_latent(self, given: Given, *, time: int | None = None):
+        """Returns latents [b h w c] from which to sample: noise, or the condition with noise of a time."""
         noise = draw_noise(given, 0, self.config["first_stage"]["z_channels"])
-        if not options.start:
+        if time is None:
             return noise
-        t = diffusion.first_time(options.steps, len(self.alpha_bar), options.start, options.sampler)
-        return diffusion.q_sample(given.c, noise, np.full(len(noise), t), self.alpha_bar)
-
-    def answer(self, params, given: Given, *, options: Sampling):
-        """Samples latents z_0 [b h w c] from `first_latent`; the arguments are those of `sample`, without z_T."""
-        z_T = self.first_latent(given, options=options)
-        return self.sample(params, z_T, given, options=options._replace(start=options.start or 1.0))
+        return diffusion.q_sample(given.c, noise, np.full(len(noise), time), self.alpha_bar)
 
     def features(self, params, z, inside=None):
         """Applies D and the first layer of f_theta to latents z [b h w c].

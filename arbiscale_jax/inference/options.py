@@ -84,7 +84,7 @@ class GenerateOptions(ProcessOptions, total=False):
     """For a canvas: 0, the default, samples it from noise. s in (0, 1] samples a latent of the size of training first,
     enlarges it, adds noise up to time s T, and goes on from there."""
     progress: Callable[[int, int], object] | None
-    """A function that is called with (done, total) after each batch of latents."""
+    """A function that is called with (done, total) after each part of the work."""
 
 
 class Sampling(NamedTuple):

@@ -160,7 +160,7 @@ class Renderer:
         def calls():
             for block in ((row, col) for row in self.rows for col in self.cols):
                 z, inside = lay_blocks(self.sheet, [(bordered(self.z, self.border, block), 0, 0)])
-                yield core(self.sheet, block) & inside, (z, inside)
+                yield core(self.sheet, block) & inside, (z, inside), 1
 
         return gather(shared_programs(self.engine.networks).features, self.engine.params, calls())
 

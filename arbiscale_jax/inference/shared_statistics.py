@@ -61,7 +61,7 @@ def core(grid: Sequence[int], spans: Sequence[windows.Window], ratio: float = 1.
 def gather(
     program: Callable,
     params: Mapping,
-    calls: Iterable[tuple[np.ndarray, Sequence]],
+    calls: Iterable[tuple[np.ndarray, Sequence, int]],
     known: models.Statistics | None = None,
 ) -> models.Statistics:
     """Applies a network to all windows and returns the moments of the whole, of norms whose moments are not known.
@@ -69,7 +69,12 @@ def gather(
     Args:
       program: one of `shared_programs`.
       params: the weights.
-      calls: for each window the cells that it counts, as `core` returns them, and the network's further arguments.
+      calls: for each batch of windows the cells that they count, as `core` returns them, [b h w], the network's further
+        arguments, and how many of the windows are counted, the first of the batch.
       known: moments that norms use; the others use those of the window.
     """
-    return models.combine([jax.device_get(program(known, counted, params, *args)[1]) for counted, args in calls])
+    parts = []
+    for counted, args, num in calls:
+        found = jax.device_get(program(known, counted, params, *args)[1])
+        parts += [jax.tree.map(lambda x, k=k: x[k : k + 1], found) for k in range(num)]
+    return models.combine(parts)

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from arbiscale_jax.diffusion import Advance
+
 from . import frames
 from .engine import Engine
 from .options import Sampling
@@ -30,6 +32,20 @@ class Inputs(NamedTuple):
     cells: np.ndarray  # names of the latent cells, int32 [b h w 3]; the number of the answer is 0
     frame: frames.Frame | None  # None if every sheet is filled
     seen: frames.Seen | None  # for back-projection in frames
+
+
+def counting(progress: Progress | None, total: int) -> Advance | None:
+    """Returns a function that counts parts of the work and calls progress(done, total), or None without `progress`."""
+    if progress is None:
+        return None
+    done = 0
+
+    def advance(count: int = 1) -> None:
+        nonlocal done
+        done += count
+        progress(done, total)
+
+    return advance
 
 
 def to_floats(image: np.ndarray) -> np.ndarray:

@@ -5,19 +5,23 @@ whole. z_t is one array for the whole picture, and the windows' predictions of e
 al. 2023, "MultiDiffusion"). Attention sees one window at a time.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from arbiscale_jax import diffusion, models
+from arbiscale_jax.diffusion import Advance
 from arbiscale_jax.runtime.random import seed_key
 
 from .engine import Engine
 from .given import Given
 from .plan import Part, Plan, make_piles
+from .reverse_process import first_time
 from .shared_statistics import core, gather, shared_programs
 from .sheets import Inputs, Job, cell_names, lay_out, paste
 
@@ -43,10 +47,10 @@ class WholePicture:
       job: what is sampled; of its pictures, only one.
       plan: how the picture is cut up.
       number: the picture's number.
-      advance: a function that is called after each network that was applied to a window.
+      advance: a function that is told how many windows a network was applied to.
     """
 
-    def __init__(self, engine: Engine, job: Job, plan: Plan, number: int, advance: Callable[[], object]):
+    def __init__(self, engine: Engine, job: Job, plan: Plan, number: int, advance: Advance):
         self.engine, self.job, self.plan, self.advance = engine, job, plan, advance
         self.image = job.images[number]
         self.size = plan.cells(plan.padded(self.image.shape))
@@ -66,6 +70,25 @@ class WholePicture:
             for pile in self._piles
             for [part] in pile.sheets
         ]
+
+    @cached_property
+    def _groups(self) -> list[tuple[list[int], int]]:
+        """Returns the numbers of windows that are computed together, and the size of their batch."""
+        alike: dict[tuple, list[int]] = {}
+        for i, window in enumerate(self._windows):
+            alike.setdefault((window.grid, jax.tree.structure(window.inputs)), []).append(i)
+        groups = []
+        for (grid, _), numbers in alike.items():
+            num = self.engine.at_once(math.prod(grid), len(numbers))
+            groups += [(numbers[first : first + num], num) for first in range(0, len(numbers), num)]
+        return groups
+
+    def _batches(self, given: Sequence[tuple]) -> Iterator[tuple[list[int], tuple]]:
+        """Yields (numbers of windows, their arguments in a batch), and tells of the windows when they are computed."""
+        for numbers, num in self._groups:
+            some = [given[i] for i in [*numbers, *[numbers[-1]] * (num - len(numbers))]]
+            yield numbers, self.engine.put(jax.tree.map(lambda *parts: np.concatenate(parts), *some))
+            self.advance(len(numbers))
 
     def sample(self) -> np.ndarray:
         """Returns latents of the padded picture, [answers h w c], on the host."""
@@ -99,7 +122,7 @@ class WholePicture:
         def draw(step):
             return diffusion.cell_noise(key, cells, step + 1, c.shape[-1])
 
-        z_T = networks.run_first(Given(jnp.asarray(c[None]), strength, cells, key), options=options.compiled)
+        z_T = networks.run_first(Given(jnp.asarray(c[None]), strength, cells, key), time=first_time(engine, options))
         found = diffusion.sample_eagerly(
             eps_fn,
             z_T,
@@ -146,16 +169,16 @@ class WholePicture:
         """Returns the moments of the whole picture, as `gather` does."""
 
         def calls():
-            for args, mask in zip(given, counted, strict=True):
-                yield mask, args
-                self.advance()
+            for numbers, (mask, args) in self._batches(list(zip(counted, given, strict=True))):
+                yield mask, args, len(numbers)
 
         return gather(program, self.engine.params, calls(), known)
 
     def _blend(self, program: Callable, given: Sequence[tuple], shared: models.Statistics) -> np.ndarray:
         """Returns the windows' results [1 h w c], computed with the moments `shared`, as one array [h w c]."""
         canvas = np.zeros((*self.size, self.engine.config["first_stage"]["z_channels"]), np.float32)
-        for window, args in zip(self._windows, given, strict=True):
-            paste(canvas, np.asarray(program(shared, None, self.engine.params, *args)[0])[0], self.plan, window.part)
-            self.advance()
+        for numbers, args in self._batches(given):
+            found = np.asarray(program(shared, None, self.engine.params, *args)[0])
+            for i, z in zip(numbers, found, strict=False):  # a batch may be filled up
+                paste(canvas, z, self.plan, self._windows[i].part)
         return canvas

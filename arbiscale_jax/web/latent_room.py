@@ -8,7 +8,6 @@ import numpy as np
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.images.alpha import resize_channel
 from arbiscale_jax.inference import Model, channels
-from arbiscale_jax.inference.engine import at_once
 from arbiscale_jax.inference.viewer import Viewer
 from arbiscale_jax.web.limits import Limits
 from arbiscale_jax.web.picture_store import PictureStore
@@ -63,7 +62,9 @@ class LatentRoom:
 
     def together(self, wanted: int) -> int:
         """Returns how many of so many latents the device computes together; a CPU computes one after another."""
-        return wanted if at_once(1, wanted) > 1 else 1
+        model = self.upscaler or self.generator
+        assert model is not None
+        return wanted if model.engine.at_once(1, wanted) > 1 else 1
 
     def has(self, view: View) -> bool:
         """Tells whether the latent is in memory."""

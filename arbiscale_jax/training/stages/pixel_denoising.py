@@ -67,10 +67,8 @@ def make_stage(config) -> s.Stage:
 
     def eval_fn(params, frozen, batch, key):
         x, lr = batch["image"], batch["lr"]
-        sample = baselines.make_sampler(
-            lambda p, x_t, level, c: eps_fn(p, c, size)(x_t, level), alpha_bar, steps=min(EVAL_STEPS, len(alpha_bar))
-        )
-        x_hat = sample(fold_name(key, "sample"), params, lr, x.shape)
+        steps, key_sample = min(EVAL_STEPS, len(alpha_bar)), fold_name(key, "sample")
+        x_hat = baselines.sample(key_sample, eps_fn(params, lr, size), x.shape, alpha_bar, steps=steps)
         return {"loss": loss_at(params, batch, key), "psnr": s.psnr(x_hat, x)}, s.beside_bicubic(batch, x_hat)
 
     return s.Stage(init, ("baseline",), loss_fn, eval_fn)
