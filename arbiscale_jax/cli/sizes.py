@@ -5,6 +5,7 @@ import re
 from typing import NamedTuple
 
 from arbiscale_jax.errors import UserError
+from arbiscale_jax.images.proportions import with_side
 
 MAX_OUTPUT_PIXELS = 400_000_000  # the default of --max-output-pixels
 
@@ -40,9 +41,7 @@ class Target(NamedTuple):
             return self.size
         if self.scale is not None:
             return scaled(shape, self.scale, name)
-        wanted, given = (self.short, min(shape)) if self.short else (self.long or 1, max(shape))
-        height, width = (max(1, round(wanted * side / given)) for side in shape)
-        return height, width
+        return with_side(shape, long=self.long, short=self.short)
 
 
 def parse_target(opts: dict) -> Target:

@@ -13,7 +13,6 @@ from PIL import Image
 
 from arbiscale_jax.errors import UserError
 
-PROTOCOLS = ("fixed_hr", "fixed_lr")
 INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -59,7 +58,7 @@ def sizes_of(
     Args:
       shape: the shape (h, w, ...) of the image.
       scale: the factor of upscaling.
-      protocol: one of PROTOCOLS.
+      protocol: fixed_hr or fixed_lr.
       lr_size: the side of the LR image in the protocol fixed_lr.
       name: what error messages call the image.
 
@@ -114,7 +113,7 @@ def make_pairs(image: np.ndarray, scales: Sequence[float], protocol: str, lr_siz
     Args:
       image: uint8 [h, w, 3].
       scales: the factors of upscaling.
-      protocol: one of PROTOCOLS.
+      protocol: fixed_hr or fixed_lr.
       lr_size: the side of the LR image in the protocol fixed_lr.
       name: what error messages call the image.
 

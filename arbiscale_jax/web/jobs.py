@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from arbiscale_jax.errors import UserError
+from arbiscale_jax.images.proportions import with_side
 from arbiscale_jax.inference.checks import output_size
 from arbiscale_jax.web.views import PICTURE
 
@@ -39,8 +40,7 @@ class UpscaleRequest(BaseModel):
         if sum(one is not None for one in (self.scale, self.size, self.long_side)) > 1:
             raise UserError("scale, size and long_side exclude each other; give one of them.")
         if self.long_side is not None:
-            share = self.long_side / max(height, width)
-            return max(1, round(height * share)), max(1, round(width * share))
+            return with_side((height, width), long=self.long_side)
         return output_size((height, width), None if self.size else self.scale or 4.0, self.size)
 
 
