@@ -66,9 +66,9 @@ class Compared(NamedTuple):
     results: list[tuple[dict, str]]  # contents of results.json, with words that are added to the methods' names
 
 
-def compared(table: str, args) -> Compared:
-    """Trains and measures what a table needs."""
-    name, plan = tables_plan.choose(table, args.train, args.val)
+def compared(table: str, args, known: tuple[str, tables_plan.Plan] | None = None) -> Compared:
+    """Trains and measures what a table needs; the (name, plan) is that of `choose` unless another is given."""
+    name, plan = known or tables_plan.choose(table, args.train, args.val)
     folder = args.work / "runs" if name == "photos" else args.work / name
     folder.mkdir(parents=True, exist_ok=True)
     for one in [] if args.as_is else tables_plan.needed(plan, table):
@@ -96,7 +96,12 @@ def table_2(args) -> dict[str, str]:
     paper = report.printed(tables_paper.TABLE_2, "printed: CelebA-HQ, trained on FFHQ")
     paper += "\n\n" + report.printed(tables_paper.TABLE_2_LSUN, "printed: LSUN at x16")
     title = "Table 2: scales within and beyond those of training"
-    return upscaling_sections(title, ("psnr", "lpips"), paper, compared("2", args))
+    sections = upscaling_sections(title, ("psnr", "lpips"), paper, compared("2", args))
+    for name, words in tables_plan.LSUN.items():
+        if tables_plan.is_there(name):
+            found = compared("2", args, (name, tables_plan.lsun_plan(name)))
+            sections |= upscaling_sections(f"Table 2: x16, {words}", ("psnr", "lpips"), "", found)
+    return sections
 
 
 def table_3(args) -> dict[str, str]:

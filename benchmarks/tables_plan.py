@@ -6,6 +6,7 @@ from typing import NamedTuple
 from arbiscale_jax import data
 from arbiscale_jax.errors import UserError
 
+LSUN = {"lsun_bedroom": "LSUN bedroom", "lsun_tower": "LSUN tower"}  # the scenes of Table 2
 BUDGETS = {"cpu": 1.0, "gpu": 2 / 15}  # minutes per minute of the configurations, which are for two CPU cores
 TITLES = {  # of the runs in tables
     "bicubic": "bicubic",
@@ -124,6 +125,14 @@ def wild_plan() -> Plan:
             "4": (Measurement("4", ("bicubic", "liif", "ours_align"), (*common, "--scales=8,12,17")),),
         },
     )
+
+
+def lsun_plan(name: str) -> Plan:
+    """The plan for one of LSUN at x16, the right part of Table 2; no configuration of IDM for it was published."""
+    trainings = [Training(f"ours_{stage}", f"{name}_sr_{stage}") for stage in ("first_stage", "diffusion", "align")]
+    options = (f"--data={name}", "--split=val", "--metrics=psnr,lpips", "--protocol=fixed_lr", "--lr-size=16")
+    one = Measurement("2", ("bicubic", "ours_diffusion", "ours_align"), (*options, "--scales=16"))
+    return Plan(f"the validation pictures of {LSUN[name]}", tuple(trainings), {"2": (one,)})
 
 
 def is_there(*names: str) -> bool:

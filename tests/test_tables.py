@@ -8,10 +8,13 @@ from benchmark_modules import ROOT, module
 from arbiscale_jax.cli import config_flag
 
 
-@pytest.mark.parametrize("name", ["photos", "faces", "wild"])
+@pytest.mark.parametrize("name", ["photos", "faces", "wild", "lsun_bedroom", "lsun_tower"])
 def test_a_plan_trains_what_it_measures_with_fields_that_exist(name):
     plans = module("tables_plan")
-    plan = plans.photos_plan("train", "val") if name == "photos" else getattr(plans, f"{name}_plan")()
+    kind, _, scene = name.partition("_")
+    given = {"photos": ("train", "val"), "lsun": (name,)}.get(kind, ())
+    assert not scene or name in plans.LSUN
+    plan = getattr(plans, f"{kind}_plan")(*given)
     for one in plan.trainings:
         config = config_flag.load(str(ROOT / "configs" / f"{one.config}.py")).unlock()
         fields = dict(option.removeprefix("--config.").split("=") for option in one.options)
