@@ -341,11 +341,11 @@ def test_upscale_writes_images_of_the_right_size_under_their_names(folder, monke
 def test_generate_renders_each_latent_at_every_size(folder, monkeypatch):
     monkeypatch.setattr(sample, "_load", lambda opts: FakeModel())
     assert program.run(sample.main, [*GENERATE, "--num=2", "--sizes=12,16x20"]) == 0
-    names = ["sample_000_12x12.png", "sample_000_16x20.png", "sample_001_12x12.png", "sample_001_16x20.png"]
+    names = ["sample_0_000_12x12.png", "sample_0_000_16x20.png", "sample_0_001_12x12.png", "sample_0_001_16x20.png"]
     assert sorted(p.name for p in Path("out").glob("*.png")) == names
-    assert pixels("out/sample_001_16x20.png").shape[:2] == (16, 20)
+    assert pixels("out/sample_0_001_16x20.png").shape[:2] == (16, 20)
     assert program.run(sample.main, [*GENERATE, "--num=1", "--output=default"]) == 0
-    assert pixels("default/sample_000_64x64.png").shape[:2] == (64, 64)
+    assert pixels("default/sample_0_000_64x64.png").shape[:2] == (64, 64)
 
 
 def test_write_image_is_complete_or_not_at_all(tmp_path, monkeypatch):

@@ -497,18 +497,19 @@ def test_generating_names_and_keeps_results_too(stub, capsys):
         return program.run(main.dispatch, ["generate", "--model=g", *argv])
 
     assert generate("--num=2", "--sizes=8,8x12") == 0
-    assert made() == [f"sample_00{i}_{size}.png" for i in (0, 1) for size in ("8x12", "8x8")]
+    assert made() == [f"sample_0_00{i}_{size}.png" for i in (0, 1) for size in ("8x12", "8x8")]
     assert generate("--num=3", "--sizes=8") == 0
     assert "1 written, 2 there already" in capsys.readouterr().out and stub.groups == [[0, 1], [2]]
     assert generate("--num=3", "--sizes=8") == 0 and stub.groups == [[0, 1], [2]]
-    assert generate("--num=1", "--sizes=8", "--seed=1") == 2
-    assert "sample_000_8x8.png was made with other options (--seed was 0 and is 1)" in capsys.readouterr().err
+    assert generate("--num=1", "--sizes=8", "--steps=3") == 2
+    assert "sample_0_000_8x8.png was made with other options (--steps was " in capsys.readouterr().err
+    assert generate("--num=1", "--sizes=8", "--seed=2") == 0 and "sample_2_000_8x8.png" in made()
     assert generate("--num=1", "--sizes=8", "--seed=1", "--name=s{seed}_{index}_{width}") == 0
     assert (pixels("out/s1_0_8.png") == 1).all()
     assert generate("--num=1", "--sizes=8", "--output=one.png") == 0 and Path("one.json").is_file()
     for argv, message in (
         (["--num=2", "--sizes=8", "--output=two.png"], "names one result, but 2"),
-        (["--num=1", "--sizes=8,8", "--output=new"], "Several results would be called new/sample_000_8x8.png"),
+        (["--num=1", "--sizes=8,8", "--output=new"], "Several results would be called new/sample_0_000_8x8.png"),
         (["--name={ext}"], "unknown field {ext}"),
     ):
         assert generate(*argv) == 2 and message in capsys.readouterr().err

@@ -235,7 +235,7 @@ def test_formats_that_cannot_be_are_refused_before_any_work(nearest, capsys, opt
 def test_generated_images_have_formats_too(nearest, capsys):
     argv = ["generate", "--model=g", "--num=1", "--sizes=16"]
     assert program.run(main.dispatch, [*argv, "--output=out", "--format=webp", "--quality=80"]) == 0
-    with Image.open("out/sample_000_16x16.webp") as image:
+    with Image.open("out/sample_0_000_16x16.webp") as image:
         assert image.size == (16, 16)
     assert program.run(main.dispatch, [*argv, "--output=one.jpg"]) == 0
     assert Path("one.jpg").exists()

@@ -12,9 +12,10 @@ from arbiscale_jax.cli.journal import Entry, Journal
 from arbiscale_jax.cli.overlap import writing
 from arbiscale_jax.runtime.progress import counted_progress
 
-PATTERN = "{stem}_{index:03d}_{size}"  # the default of --name
+PATTERN = "{stem}_{seed}_{index:03d}_{size}"  # the default of --name
 FIELDS = [name for name in result_names.FIELDS if name not in result_names.OF_INPUTS]
 STEM = "sample"
+FORMAT = "png"  # the default of --format
 
 
 def find_sizes(opts: dict, default: tuple[int, int]) -> list[tuple[int, int]]:
@@ -27,17 +28,21 @@ def find_sizes(opts: dict, default: tuple[int, int]) -> list[tuple[int, int]]:
 
 def name_results(opts: dict, wanted: list[tuple[int, int]], where: Destination, key: str) -> list[list[Result]]:
     """Describes the results of each image, one for each size."""
-    found = []
-    for i in range(opts["num"]):
-        found.append([])
-        for height, width in wanted:
-            fields = dict(stem=STEM, index=i, size=f"{height}x{width}", height=height, width=width, seed=opts["seed"])
-            fields["model"] = Path(opts["model"]).resolve().name
-            pattern = PATTERN if opts["name"] is None else opts["name"]
-            suffix = picture_files.CHOICES[opts["format"] or "png"]
-            name = where.single or result_names.format_name(pattern, fields, suffix)
-            found[-1].append(Result(name, None, Entry(key, None, i, (0, 0), (height, width))))
-    return found
+    named = opts | {"format": opts["format"] or FORMAT}
+
+    def describe(i: int, size: tuple[int, int]) -> Result:
+        name = name_result(named, where, PATTERN, size, stem=STEM, index=i, seed=opts["seed"])
+        return Result(name, None, Entry(key, None, i, (0, 0), size))
+
+    return [[describe(i, size) for size in wanted] for i in range(opts["num"])]
+
+
+def name_result(opts: dict, where: Destination, pattern: str, size: tuple[int, int], **fields) -> str:
+    """Returns the name of one result: the one that is asked for, or --name or `pattern` with the fields filled in."""
+    height, width = size
+    fields |= dict(size=f"{height}x{width}", height=height, width=width, model=Path(opts["model"]).resolve().name)
+    chosen = pattern if opts["name"] is None else opts["name"]
+    return where.single or result_names.format_name(chosen, fields, picture_files.CHOICES[opts["format"]])
 
 
 def decide(opts: dict, where: Destination, results: list[list[Result]], journal: Journal) -> list[str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from arbiscale_jax.cli import generating, picture_files, result_names, sampling, sizes, upscaling
+from arbiscale_jax.cli import generating, picture_files, sampling, sizes, upscaling
 from arbiscale_jax.cli.destination import Destination, Result
 from arbiscale_jax.cli.journal import Entry, Journal
 from arbiscale_jax.errors import UserError
@@ -53,14 +53,13 @@ def find_sizes(opts: dict, default: tuple[int, int]) -> list[tuple[int, int]]:
 
 def name_results(opts: dict, wanted: list[tuple[int, int]], where: Destination, key: str) -> list[list[Result]]:
     """Describes the animations, one for each size."""
-    found, suffix = [], picture_files.CHOICES[opts["format"] or FORMAT]
-    for height, width in wanted:
-        fields = dict(stem=STEM, index=0, size=f"{height}x{width}", height=height, width=width)
-        fields |= dict(seed="-".join(map(str, opts["interpolate"])), model=Path(opts["model"]).resolve().name)
-        pattern = PATTERN if opts["name"] is None else opts["name"]
-        name = where.single or result_names.format_name(pattern, fields, suffix)
-        found.append(Result(name, None, Entry(key, None, 0, (0, 0), (height, width), opts["frames"])))
-    return [found]
+    named, seeds = opts | {"format": opts["format"] or FORMAT}, "-".join(map(str, opts["interpolate"]))
+
+    def describe(size: tuple[int, int]) -> Result:
+        name = generating.name_result(named, where, PATTERN, size, stem=STEM, index=0, seed=seeds)
+        return Result(name, None, Entry(key, None, 0, (0, 0), size, opts["frames"]))
+
+    return [[describe(size) for size in wanted]]
 
 
 def run(model, opts: dict, where: Destination, todo: list[list[Result]], journal: Journal) -> None:
