@@ -1,5 +1,6 @@
 """Two CPU devices for every test, warnings as errors, quick compilation, and no program compiled twice in a session."""
 
+import ctypes
 import gc
 import os
 import shutil
@@ -20,6 +21,7 @@ from arbiscale_jax.training.stages import stage
 
 if jax.__version__.startswith("0.10."):  # an unknown flag ends the process, and another version may not know it
     quick = "--xla_cpu_use_fusion_emitters=false --xla_disable_hlo_passes=hlo-verifier"
+    quick += " --xla_cpu_parallel_codegen_split_count=1"  # each part costs, and the other core has its own tests
     os.environ.setdefault("XLA_FLAGS", f"{quick} {xla_flags.FLAG}=")  # the last is the package's own choice
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_disable_most_optimizations", True)  # most of the time is compilation
@@ -39,9 +41,10 @@ def pytest_configure(config):
 
 
 LONGEST = (  # files, the longest first: begun last, one would keep a single worker busy at the end
-    *("test_gpu_kit", "test_alignment", "test_experiments", "test_training", "test_restoring", "test_precision"),
-    *("test_inference", "test_checkpoints", "test_local", "test_survival", "test_adversary", "test_parallel"),
-    *("test_comparisons", "test_speed"),
+    *("test_inference", "test_gpu_kit", "test_alignment", "test_experiments", "test_checkpoints", "test_training"),
+    *("test_survival", "test_comparisons", "test_parallel", "test_adversary", "test_run_eval", "test_precision"),
+    *("test_restoring", "test_local", "test_perceptual", "test_labels", "test_web_page", "test_baseline_diffusion"),
+    *("test_synthesis", "test_notebook", "test_models", "test_speed", "test_loop_options"),
 )
 
 
@@ -58,6 +61,18 @@ def compile_once(tmp_path_factory):
     folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
     jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.02)  # small ones are many
+
+
+@pytest.fixture(scope="module", autouse=True)
+def little_memory(request):
+    """After the longest files compiled programs are forgotten, and freed memory goes back to the system."""
+    yield
+    if request.path.stem in LONGEST:
+        jax.clear_caches()
+        gc.collect()
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's, which would keep it
+        if trim:
+            trim(0)
 
 
 def train_on_one_device(patch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from recipes import KEY, build, tiny, wide
+from recipes import KEY, assert_gradients_close, build, tiny, wide
 from toys import leaves_equal, random_weights, toy_stage
 
 from arbiscale_jax import models
@@ -42,7 +42,8 @@ def test_the_patch_discriminator_equals_its_layers_in_torch():
     net, x = models.PatchDiscriminator(ch=4, num_layers=2), jax.random.normal(KEY, (2, 17, 24, 3))
     params = jax.jit(net.init)(jax.random.key(1), x)["params"]
     params["norm_1"]["bias"] = jnp.arange(8.0)
-    found = net.apply({"params": params}, x)
+    apply = jax.jit(net.apply)
+    found = apply({"params": params}, x)
 
     def conv(h, name, stride):
         p = {k: torch.tensor(np.array(v)) for k, v in params[name].items()}
@@ -55,7 +56,7 @@ def test_the_patch_discriminator_equals_its_layers_in_torch():
         h = torch.nn.functional.group_norm(conv(h, f"conv_{i}", stride), 8, scale, bias)
         h = torch.nn.functional.leaky_relu(h, 0.2)
     np.testing.assert_allclose(found, conv(h, "conv_out", 1)[:, 0].numpy(), rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(net.apply({"params": params}, x[:1]), found[:1], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(apply({"params": params}, x[:1]), found[:1], rtol=1e-4, atol=1e-6)
 
 
 def test_the_published_discriminators_size():
@@ -64,6 +65,12 @@ def test_the_published_discriminators_size():
     assert sum(x.size for x in jax.tree.leaves(shapes)) == 2_765_633
     assert jax.eval_shape(net.init_with_output, KEY, jnp.zeros((1, 24, 24, 3)))[0].shape == (1, 1, 1)
     assert jax.eval_shape(net.init_with_output, KEY, jnp.zeros((1, 256, 256, 3)))[0].shape == (1, 30, 30)
+
+
+@jax.jit
+def spectral_norms(params):
+    """Estimates the norms of the layers that are normalised, which have no bias; in one program for all shapes."""
+    return {name: models.spectral_norm(layer["kernel"]) for name, layer in params.items() if "bias" not in layer}
 
 
 @pytest.fixture(scope="module")
@@ -77,12 +84,13 @@ def unet():
 def test_the_unet_discriminator_equals_its_layers_in_torch(unet):
     torch = pytest.importorskip("torch")
     functions, (apply, weights) = torch.nn.functional, unet
-    x = jax.random.normal(KEY, (2, 21, 32, 3))
+    x, norms = jax.random.normal(KEY, (2, 21, 32, 3)), spectral_norms(weights["params"])
+    assert len(norms) == 8
 
     def conv(h, name, stride=1):
         kernel, bias = (np.asarray(weights["params"][name].get(k)) for k in ("kernel", "bias"))
         if name not in ("conv_in", "conv_out"):
-            kernel, bias = kernel / float(models.spectral_norm(kernel)), np.zeros(kernel.shape[-1], np.float32)
+            kernel, bias = kernel / float(norms[name]), np.zeros(kernel.shape[-1], np.float32)
         kernel = torch.tensor(kernel).permute(3, 2, 0, 1)
         return functions.conv2d(h, kernel, torch.tensor(bias), stride=stride, padding=1)
 
@@ -116,11 +124,10 @@ def test_the_unet_discriminators_size_and_spectral_norms():
     ends = 9 * 3 * ch + ch + 2 * 9 * ch**2 + 9 * ch + 1
     sizes = [x.size for x in jax.tree.leaves(jax.eval_shape(net.init, KEY, image))]
     assert sum(sizes) == down + up + ends == 4_376_897
-    norms = {}
-    for name, layer in jax.jit(net.clone(ch=16).init)(KEY, image)["params"].items():
-        if "bias" not in layer:  # spectral normalisation
-            matrix = np.asarray(layer["kernel"]).reshape(-1, layer["kernel"].shape[-1])
-            norms[name] = np.linalg.svd(matrix / models.spectral_norm(layer["kernel"]), compute_uv=False)[0]
+    norms, params = {}, jax.jit(net.clone(ch=16).init)(KEY, image)["params"]
+    for name, estimate in spectral_norms(params).items():
+        matrix = np.asarray(params[name]["kernel"]).reshape(-1, params[name]["kernel"].shape[-1])
+        norms[name] = np.linalg.svd(matrix / float(estimate), compute_uv=False)[0]
     print("largest singular values under the estimate:", norms)
     assert len(norms) == 8 and all(0.999 < norm < 1.15 for norm in norms.values())
 
@@ -192,10 +199,10 @@ def test_a_unet_discriminator_learns_to_tell_noise_from_its_blur():
         return {"params": optax.apply_updates(state["params"], updates), "opt_state": opt_state}, right
 
     rights = []
-    for key in jax.random.split(KEY, 40):
+    for key in jax.random.split(KEY, 80):
         state, right = step(state, key)
         rights.append(float(right))
-    print("share that the discriminator tells:", rights[::8])
+    print("share that the discriminator tells:", rights[::16])
     assert np.mean(rights[:3]) < 0.65 and np.mean(rights[-3:]) > 0.85
 
 
@@ -246,7 +253,7 @@ def test_the_adaptive_weight_and_both_gradients_equal_their_definitions(adversar
     np.testing.assert_allclose(objective, total + d_loss, rtol=1e-5)
     for found, expected in zip(grads, (to_params, to_disc), strict=True):
         # rounding may carry one LeakyReLU over its kink, which moves a gradient by most of a per cent
-        assert optax.tree.norm(optax.tree.sub(found, expected)) < 0.02 * optax.tree.norm(expected)
+        assert_gradients_close(found, expected)
 
 
 def test_the_adaptive_weight_is_clipped_and_stops_gradients():

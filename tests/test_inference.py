@@ -336,7 +336,7 @@ def given_cells(c, cells):
 
 def test_pictures_of_all_sizes_share_a_few_programs(model):
     options, rng = dict(steps=1, seed=2), np.random.default_rng(3)
-    sides = rng.integers(25, 32, (12, 2))
+    sides = rng.integers(13, 16, (12, 2))
     pictures = [rng.integers(0, 256, (*side, 3), dtype=np.uint8) for side in sides]
     networks = aj.Model(model.config, model.params).engine.networks
     before = networks.run_evaluations._cache_size(), networks.run_features._cache_size()
@@ -344,13 +344,13 @@ def test_pictures_of_all_sizes_share_a_few_programs(model):
     for _, _, rows in aj.Model(model.config, model.params).upscale_each(pictures, sizes, **options):
         assert sum(len(part) for part in rows)
     after = networks.run_evaluations._cache_size(), networks.run_features._cache_size()
-    assert after[0] - before[0] <= 1 and after[1] - before[1] <= 1  # all lie in arrays of 32 x 32 pixels
+    assert after[0] - before[0] <= 1 and after[1] - before[1] <= 1  # all lie in arrays of 16 x 16 pixels
     assert get_networks(model.config) is networks  # another model of this configuration compiles nothing
 
 
 def test_answers_in_batches_over_devices_are_those_made_one_by_one(model, monkeypatch):
-    """Seven units in batches of eight on two devices, as on accelerators; one at a time on a CPU."""
-    job = Job([PHOTO[:20], PHOTO[10:29]], range(3), resolve(model.config, dict(steps=2, eta=1.0, refine=1)), 7)
+    """Six units in a batch of eight on two devices, as on accelerators; one at a time on a CPU."""
+    job = Job([PHOTO[:7, :11], PHOTO[10:16, :15]], range(3), resolve(model.config, dict(steps=2, eta=1.0, refine=1)), 7)
     alone = dict(upscale(model.engine, job))
     monkeypatch.setattr(engine, "CELLS_AT_ONCE", {"cpu": 2**18})
     spread = engine.spread(model.engine, jax.devices())
@@ -365,21 +365,21 @@ def test_answers_in_batches_over_devices_are_those_made_one_by_one(model, monkey
 
 
 def test_windows_with_statistics_of_their_own_differ_little_and_blend(model, monkeypatch):
-    monkeypatch.setattr(windows, "DEAD", 4)
-    monkeypatch.setattr(windows, "RAMP", 8)
+    monkeypatch.setattr(windows, "DEAD", 2)
+    monkeypatch.setattr(windows, "RAMP", 4)
     done, options = [], dict(steps=1, seed=0, statistics="window")
-    job = Job([PHOTO], range(2), resolve(model.config, options), 0, lambda *now: done.append(now))
+    job = Job([PHOTO[:24, :14]], range(2), resolve(model.config, options), 0, lambda *now: done.append(now))
     [(_, whole)] = upscale(model.engine, job)
     assert done == [(1, 4), (2, 4), (3, 4), (4, 4)]  # for each answer the condition and a step
-    [(_, parts)] = upscale(model.engine, job, 32)
-    assert parts.shape == whole.shape == (2, 76, 60, 3) and done[-1] == (12, 12)  # three windows, two answers
+    [(_, parts)] = upscale(model.engine, job, 16)
+    assert parts.shape == whole.shape == (2, 48, 28, 3) and done[-1] == (12, 12)  # three windows, two answers
     assert np.corrcoef(parts.ravel(), whole.ravel())[0, 1] > 0.9
     z = whole[0]
-    view = tiles.View((150, 121), (0, 0, 150, 121), "float32", "window")
-    one, blocks = (rendering.Renderer(model.engine, z, view, most) for most in (None, 40))
+    view = tiles.View((95, 57), (0, 0, 95, 57), "float32", "window")
+    one, blocks = (rendering.Renderer(model.engine, z, view, most) for most in (None, 20))
     assert len(one.rows) == 1 and len(blocks.rows) == 4
     a, b = (np.concatenate([rows for _, rows in renderer.bands()]) for renderer in (one, blocks))
-    assert a.shape == b.shape == (150, 121, 3) and np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.9
+    assert a.shape == b.shape == (95, 57, 3) and np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.9
 
 
 def test_a_window_that_does_not_fit_is_halved(model, monkeypatch):

@@ -97,7 +97,7 @@ def renderer():
     module = liif.Liif(hidden=(16, 16), features=6)
     feat = jax.random.normal(jax.random.key(1), (1, 7, 10, 6))
     window = models.axis(7, 7)
-    params = module.init(jax.random.key(0), feat, window, window)
+    params = jax.jit(module.init)(jax.random.key(0), feat, window, window)
     return module, params
 
 
@@ -126,7 +126,7 @@ def test_positions_agree_with_coordinates_over_minus_one_to_one(n, size):
     pixels, cells = (-1 + (2 * np.arange(k) + 1) / k for k in (size, n))
     np.testing.assert_allclose(found.rel, (pixels - cells[found.index]) * n, atol=1e-6)
     np.testing.assert_allclose(found.cell, 2 / size * n, rtol=1e-6)
-    on_device = models.axis(n, jnp.int32(size), jnp.int32(0), size, xp=jnp)
+    on_device = jax.jit(lambda traced: models.axis(n, traced, jnp.int32(0), size, xp=jnp))(jnp.int32(size))
     np.testing.assert_array_equal(found.index, on_device.index)
     np.testing.assert_allclose(found.rel, on_device.rel, atol=2e-6)
 
@@ -185,8 +185,9 @@ def test_the_time_embedding_has_cosines_first():
     np.testing.assert_array_equal(found[0], [1, 1, 1, 1, 0, 0, 0, 0])
 
 
-@pytest.mark.parametrize("size", [(1, 1), (3, 9), (8, 6)])
-def test_the_unet_takes_any_size_and_starts_at_zero(size):
+@pytest.fixture(scope="module")
+def fresh_unet():
+    """A small U-Net, compiled, and its initial weights, which are the same for every size."""
     net = models.UNet(
         3,
         model_channels=8,
@@ -196,9 +197,13 @@ def test_the_unet_takes_any_size_and_starts_at_zero(size):
         num_head_channels=4,
         num_groups=4,
     )
+    return jax.jit(net.apply), jax.jit(net.init)(jax.random.key(1), jnp.zeros((1, 2, 2, 3)), jnp.zeros(1, jnp.int32))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 9), (8, 6)])
+def test_the_unet_takes_any_size_and_starts_at_zero(size, fresh_unet):
+    apply, params = fresh_unet
     z = jax.random.normal(jax.random.key(0), (1, *size, 3))
-    params = jax.jit(net.init)(jax.random.key(1), z, jnp.zeros(1, jnp.int32))
-    apply = jax.jit(net.apply)
     assert not np.any(apply(params, z, jnp.zeros(1, jnp.int32)))
     params = jax.tree.map(lambda p: p + 0.05, params)
     out = apply(params, z, jnp.ones(1, jnp.int32))

@@ -52,7 +52,8 @@ def batch_of(config, num=4):
     variants, settings = synthesis.from_config(config.data)
     store = jax.tree.map(jnp.asarray, synthesis.store_from_config(config.data))
     settings = settings._replace(clean=0.5, light=0.0, heavy=0.5)
-    return synthesis.make_batch(KEY, store, variants[0], num, settings)
+    make = jax.jit(lambda store: synthesis.make_batch(KEY, store, variants[0], num, settings))  # one program, not 600
+    return make(store)
 
 
 def test_a_run_on_made_examples_resumes_bit_for_bit(tmp_path):
@@ -196,6 +197,7 @@ def test_less_noise_is_left_the_more_is_restored():
     t, empty = jnp.full(16, 999), jnp.zeros((16, 8, 8, 2))
     params, tx = jax.jit(unet.init)(KEY, empty, t, empty, None, t / 999.0), optax.adam(1e-2)
 
+    @jax.jit
     def answer(params, c, strength):
         return unet.apply(params, empty, t, c, None, strength)
 

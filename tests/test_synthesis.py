@@ -373,7 +373,8 @@ def test_a_whole_picture_is_seen_whole():
     store = jax.tree.map(jnp.asarray, synthesis.make_store([(pictures, 1.0)], 64))
     variant = synthesis.Variant(4, 16, 4.0, 16.0, 1.0, 64)
     settings = synthesis.Settings(damage=False, whole=True)
-    batch = synthesis.make_batch(jax.random.key(0), store, variant, 6, settings)
+    make = jax.jit(make_batch, static_argnums=(2, 3, 4))
+    batch = make(jax.random.key(0), store, variant, 6, settings)
     seen = [resize(np.float32(one) / 255, 16, CUBIC) for one in (*pictures, *(p[:, ::-1] for p in pictures))]
     for image in np.asarray(batch["image"]):
         assert min(np.abs(np.clip(2 * one - 1, -1, 1) - image).max() for one in seen) < 1e-3
