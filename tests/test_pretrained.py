@@ -81,7 +81,7 @@ def test_generated_emoji_stand_on_white_at_every_size(tmp_path, capsys):
     argv = ["--num=2", "--steps=10", "--sizes=64,96", f"--output={tmp_path}"]
     sample.main(argv, task="generate")
     for i in range(2):
-        small, large = (np.float64(pixels(tmp_path / f"sample_{i:03d}_{n}x{n}.png")) for n in (64, 96))
+        small, large = (np.float64(pixels(tmp_path / f"sample_0_{i:03d}_{n}x{n}.png")) for n in (64, 96))
         corners = np.stack([small[y : y + 3, x : x + 3] for y in (2, -5) for x in (2, -5)])
         assert corners.mean() > 225
         assert small[8:-8, 8:-8].std() > 20  # something is drawn

@@ -179,7 +179,7 @@ def test_generated_images_have_the_bytes_of_the_command_line(client, site, folde
     assert program.run(main.dispatch, argv) == 0
     for i in range(3):
         found = client.get(f"/api/jobs/{job['id']}/results/{i}").content
-        assert found == (tmp_path / f"sample_{i:03d}_20x24.png").read_bytes()
+        assert found == (tmp_path / f"sample_9_{i:03d}_20x24.png").read_bytes()
     later = run(client, site, task="generate", num=1, first=2, seed=9, size=[20, 24])
     assert client.get(f"/api/jobs/{later['id']}/results/0").content == found
     assert [one["id"] for one in client.get("/api/jobs").json()] == [job["id"], later["id"]]
