@@ -114,17 +114,20 @@ def sample(
       ValueError: if steps or eta are out of range.
     """
     key_first, key_steps = jax.random.split(key)
-    steps = len(alpha_bar) if steps is None else steps
-    constants = diffusion.make_constants(alpha_bar, steps=steps, sampler=SAMPLER, eta=eta)
-    step = _make_step(key_steps, eps_fn, (shape, alpha_bar, eta, clip))
+    constants, step = _constants(alpha_bar, steps, eta), _make_step(key_steps, eps_fn, shape, alpha_bar, eta, clip)
     x_T = jax.random.normal(key_first, shape)
     x = jax.lax.scan(step, diffusion.begin(x_T, SAMPLER), constants)[0][0]
     return jnp.clip(x, -1, 1) if clip else x
 
 
-def _make_step(key, eps_fn: Callable, process: tuple) -> Callable:
-    """Returns a step of `sample` for jax.lax.scan; `process` is (shape, alpha_bar, eta, clip)."""
-    shape, alpha_bar, eta, clip = process
+def _constants(alpha_bar, steps: int | None, eta: float) -> tuple[np.ndarray, ...]:
+    """Returns what the steps of `sample` are told, see diffusion.make_constants."""
+    steps = len(alpha_bar) if steps is None else steps
+    return diffusion.make_constants(alpha_bar, steps=steps, sampler=SAMPLER, eta=eta)
+
+
+def _make_step(key, eps_fn: Callable, shape: tuple[int, ...], alpha_bar, eta: float, clip: bool) -> Callable:
+    """Returns a step of `sample` for jax.lax.scan."""
     levels = jnp.asarray(np.sqrt(alpha_bar), jnp.float32)
 
     def eps_at(x_t, t):
@@ -159,8 +162,7 @@ def make_sampler(
     Raises:
       ValueError: if steps or eta are out of range.
     """
-    steps = len(alpha_bar) if steps is None else steps
-    constants = diffusion.make_constants(alpha_bar, steps=steps, sampler=SAMPLER, eta=eta)
+    constants = _constants(alpha_bar, steps, eta)
     first = jax.jit(jax.random.normal, static_argnums=1)
 
     @jax.jit
@@ -168,7 +170,7 @@ def make_sampler(
         def denoise(x_t, noise_level):
             return eps_fn(params, x_t, noise_level, condition)
 
-        step = _make_step(key, denoise, (carry[0].shape, alpha_bar, eta, clip))
+        step = _make_step(key, denoise, carry[0].shape, alpha_bar, eta, clip)
         return jax.lax.scan(step, carry, some)[0]
 
     def run(key, params, condition, shape, advance: diffusion.Advance | None = None):

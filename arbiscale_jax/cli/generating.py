@@ -28,21 +28,30 @@ def find_sizes(opts: dict, default: tuple[int, int]) -> list[tuple[int, int]]:
 
 def name_results(opts: dict, wanted: list[tuple[int, int]], where: Destination, key: str) -> list[list[Result]]:
     """Describes the results of each image, one for each size."""
-    named = opts | {"format": opts["format"] or FORMAT}
 
     def describe(i: int, size: tuple[int, int]) -> Result:
-        name = name_result(named, where, PATTERN, size, stem=STEM, index=i, seed=opts["seed"])
+        name = name_result(opts, where, (PATTERN, FORMAT), size, stem=STEM, index=i, seed=opts["seed"])
         return Result(name, None, Entry(key, None, i, (0, 0), size))
 
     return [[describe(i, size) for size in wanted] for i in range(opts["num"])]
 
 
-def name_result(opts: dict, where: Destination, pattern: str, size: tuple[int, int], **fields) -> str:
-    """Returns the name of one result: the one that is asked for, or --name or `pattern` with the fields filled in."""
-    height, width = size
+def name_result(
+    opts: dict, where: Destination, defaults: tuple[str, str], size: tuple[int, int], **fields: str | int
+) -> str:
+    """Returns the name of one result: the one that is asked for, or --name with the fields filled in.
+
+    Args:
+      opts: the values of all flags.
+      where: where the results go.
+      defaults: the pattern and the format for which --name and --format stand where they are given.
+      size: (height, width) of the result.
+      **fields: what else a name may hold.
+    """
+    (pattern, kind), (height, width) = defaults, size
     fields |= dict(size=f"{height}x{width}", height=height, width=width, model=Path(opts["model"]).resolve().name)
     chosen = pattern if opts["name"] is None else opts["name"]
-    return where.single or result_names.format_name(chosen, fields, picture_files.CHOICES[opts["format"]])
+    return where.single or result_names.format_name(chosen, fields, picture_files.CHOICES[opts["format"] or kind])
 
 
 def decide(opts: dict, where: Destination, results: list[list[Result]], journal: Journal) -> list[str]:

@@ -53,10 +53,10 @@ def find_sizes(opts: dict, default: tuple[int, int]) -> list[tuple[int, int]]:
 
 def name_results(opts: dict, wanted: list[tuple[int, int]], where: Destination, key: str) -> list[list[Result]]:
     """Describes the animations, one for each size."""
-    named, seeds = opts | {"format": opts["format"] or FORMAT}, "-".join(map(str, opts["interpolate"]))
+    seeds = "-".join(map(str, opts["interpolate"]))
 
     def describe(size: tuple[int, int]) -> Result:
-        name = generating.name_result(named, where, PATTERN, size, stem=STEM, index=0, seed=seeds)
+        name = generating.name_result(opts, where, (PATTERN, FORMAT), size, stem=STEM, index=0, seed=seeds)
         return Result(name, None, Entry(key, None, 0, (0, 0), size, opts["frames"]))
 
     return [[describe(size) for size in wanted]]

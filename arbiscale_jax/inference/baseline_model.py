@@ -120,6 +120,6 @@ class Baseline:
                 noise = Noise(jax.random.fold_in(seed_key(seed), i), *(options or (1, 0.0)), advance)
                 x = self._enlarge(self.params["baseline"], to_floats(layers.colours), size, noise)
                 rows = to_integers(x[top : top + height, left : left + width], view.dtype)
-                if advance and options is None:
+                if options is None:
                     advance(1)
                 yield number, i, channels.join(layers, iter([rows]), view)

@@ -13,7 +13,7 @@ from .engine import Engine
 from .given import Blend, Given, guidance_of, slerp_weights
 from .options import Sampling
 from .prompts import Request, labels_for
-from .reverse_process import denoise, first_time
+from .reverse_process import denoise
 from .sheets import Progress, cell_names, counting
 
 FINE = "fine"  # the noise of a canvas that goes on from a smaller latent
@@ -49,7 +49,7 @@ def generate(
     coarse = denoise(engine, _given(engine, numbers, request, trained, blend), from_noise, advance)
     options = _finer(request)
     given = _given(engine, numbers, request, shape, blend, FINE)
-    time = first_time(engine, options)
+    time = options.first_time(len(engine.networks.alpha_bar))
     z_t = engine.networks.run_first(given._replace(c=enlarge(coarse, shape)), time=time)
     return denoise(engine, given, options, advance, z_t)
 

@@ -16,8 +16,8 @@ from .given import Given
 from .memory import LEAST
 from .plan import Pile, Plan, make_piles, make_plan
 from .reverse_process import denoise
-from .sheets import Inputs, Job, lay_out, paste
-from .whole_picture import WholePicture
+from .sheets import Inputs, Job, counting, lay_out, paste
+from .whole_picture import WholePicture, count_passes
 
 
 def upscale(engine: Engine, job: Job, most: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
@@ -68,21 +68,13 @@ def _upscale(engine: Engine, job: Job, plan: Plan) -> Iterator[list[tuple[int, n
     apart = [i for i, shape in enumerate(shapes) if job.options.statistics == "whole" and plan.blends(shape)]
     rest = [i for i in range(len(shapes)) if i not in set(apart)]
     batches = list(_batches(engine, plan, [shapes[i] for i in rest], len(job.numbers)))
-    done = 0
-
-    def advance(count: int = 1):
-        nonlocal done
-        done += count
-        if job.progress:
-            job.progress(done, total)
-
-    pictures = [WholePicture(engine, job, plan, i, advance) for i in apart]
-    total = len(batches) * _passes(job) + sum(picture.passes() for picture in pictures)
+    total = len(batches) * _passes(job) + sum(count_passes(engine, job, plan, i) for i in apart)
+    advance = counting(job.progress, total)
     some = job._replace(images=[job.images[i] for i in rest])
     for found in _upscale_batches(_Sampler(engine, some, plan, advance), batches):
         yield [(rest[number], z) for number, z in found]
-    for i, picture in zip(apart, pictures, strict=True):
-        yield [(i, plan.crop(picture.sample(), shapes[i]))]
+    for i in apart:
+        yield [(i, plan.crop(WholePicture(engine, job, plan, i, advance).sample(), shapes[i]))]
 
 
 Batch = tuple[Pile, int, list[tuple[int, int]]]  # how many units are computed together, and which: (sheet, answer)

@@ -150,10 +150,8 @@ class Networks:
         Returns:
           z_0, [b h w c].
         """
-        steps, sampler, eta, start, *_ = options
-        constants = diffusion.make_constants(self.alpha_bar, steps=steps, sampler=sampler, start=start, eta=eta)
-        carry = diffusion.begin(z_T, sampler)
-        return self.evaluations(params, carry, constants, given, sampler=sampler, noisy=eta > 0)[0]
+        constants, carry = options.constants(self.alpha_bar), diffusion.begin(z_T, options.sampler)
+        return self.evaluations(params, carry, constants, given, sampler=options.sampler, noisy=options.eta > 0)[0]
 
     def first_latent(self, given: Given, *, time: int | None = None):
         """Returns latents [b h w c] from which to sample: noise, or the condition with noise of a time."""

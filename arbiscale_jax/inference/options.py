@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Real
 from typing import Any, NamedTuple, TypedDict
 
+import numpy as np
+
 from arbiscale_jax import diffusion, models
 from arbiscale_jax.artifacts.vocabulary import vocabulary_of
 from arbiscale_jax.errors import UserError
@@ -106,6 +108,16 @@ class Sampling(NamedTuple):
         """Returns the options with only those that a compiled sampler depends on, so that it is found again."""
         found = self._replace(refine=0, restore=0.0, statistics="whole")
         return found._replace(guidance=1.0, guidance_low=0.0, guidance_high=1.0)
+
+    def constants(self, alpha_bar) -> tuple[np.ndarray, ...]:
+        """Returns what the steps are told (diffusion.make_constants) for a schedule alpha_bar [T] on the host."""
+        return diffusion.make_constants(
+            alpha_bar, steps=self.steps, sampler=self.sampler, start=self.start or 1.0, eta=self.eta
+        )
+
+    def first_time(self, T: int) -> int | None:
+        """Returns the time at which sampling begins at the noised condition, or None if it begins with noise."""
+        return diffusion.first_time(self.steps, T, self.start, self.sampler) if self.start else None
 
 
 def resolve(config: Mapping, given: Mapping) -> Sampling:

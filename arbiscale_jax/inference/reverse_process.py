@@ -26,21 +26,12 @@ def denoise(
     Returns:
       z_0, [b h w c].
     """
-    networks, sampler, eta = engine.networks, options.sampler, options.eta
-    constants = diffusion.make_constants(
-        networks.alpha_bar, steps=options.steps, sampler=sampler, start=options.start or 1.0, eta=eta
-    )
+    networks, noisy = engine.networks, options.eta > 0
     if z_T is None:
-        z_T = networks.run_first(given, time=first_time(engine, options))
+        z_T = networks.run_first(given, time=options.first_time(len(networks.alpha_bar)))
 
     def run(carry, some):
-        return networks.run_evaluations(engine.params, carry, some, given, sampler=sampler, noisy=eta > 0)
+        return networks.run_evaluations(engine.params, carry, some, given, sampler=options.sampler, noisy=noisy)
 
-    return diffusion.run_in_parts(run, diffusion.begin(z_T, sampler), constants, advance)[0]
-
-
-def first_time(engine: Engine, options: Sampling) -> int | None:
-    """Returns the time at which sampling begins at the noised condition, or None if it begins with noise."""
-    if not options.start:
-        return None
-    return diffusion.first_time(options.steps, len(engine.networks.alpha_bar), options.start, options.sampler)
+    constants, carry = options.constants(networks.alpha_bar), diffusion.begin(z_T, options.sampler)
+    return diffusion.run_in_parts(run, carry, constants, advance)[0]

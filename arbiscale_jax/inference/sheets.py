@@ -34,16 +34,15 @@ class Inputs(NamedTuple):
     seen: frames.Seen | None  # for back-projection in frames
 
 
-def counting(progress: Progress | None, total: int) -> Advance | None:
-    """Returns a function that counts parts of the work and calls progress(done, total), or None without `progress`."""
-    if progress is None:
-        return None
+def counting(progress: Progress | None, total: int) -> Advance:
+    """Returns a function that counts parts of the work, and calls progress(done, total) where there is one."""
     done = 0
 
-    def advance(count: int = 1) -> None:
+    def advance(count: int) -> None:
         nonlocal done
         done += count
-        progress(done, total)
+        if progress:
+            progress(done, total)
 
     return advance
 

@@ -21,7 +21,6 @@ from arbiscale_jax.runtime.random import seed_key
 from .engine import Engine
 from .given import Given
 from .plan import Part, Plan, make_piles
-from .reverse_process import first_time
 from .shared_statistics import core, gather, shared_programs
 from .sheets import Inputs, Job, cell_names, lay_out, paste
 
@@ -37,6 +36,13 @@ class _Window(NamedTuple):
         (h, w), (top, left) = plan.cells(self.part.size), plan.origin(self.part)
         out[0, :h, :w] = whole[top : top + h, left : left + w]
         return out
+
+
+def count_passes(engine: Engine, job: Job, plan: Plan, number: int) -> int:
+    """Returns how often WholePicture applies a network to a window of a picture."""
+    piles = make_piles(engine.config, plan, [job.images[number].shape])
+    count = sum(len(pile.sheets) for pile in piles)
+    return count * (2 + len(job.numbers) * (2 * job.options.steps + 3 * job.options.refine))
 
 
 class WholePicture:
@@ -56,11 +62,6 @@ class WholePicture:
         self.size = plan.cells(plan.padded(self.image.shape))
         self.programs = shared_programs(engine.networks)
         self._piles = make_piles(engine.config, plan, [self.image.shape])
-
-    def passes(self) -> int:
-        """Returns how often a network is applied to a window."""
-        options, count = self.job.options, sum(len(pile.sheets) for pile in self._piles)
-        return count * (2 + len(self.job.numbers) * (2 * options.steps + 3 * options.refine))
 
     @cached_property
     def _windows(self) -> list[_Window]:
@@ -122,7 +123,9 @@ class WholePicture:
         def draw(step):
             return diffusion.cell_noise(key, cells, step + 1, c.shape[-1])
 
-        z_T = networks.run_first(Given(jnp.asarray(c[None]), strength, cells, key), time=first_time(engine, options))
+        z_T = networks.run_first(
+            Given(jnp.asarray(c[None]), strength, cells, key), time=options.first_time(len(networks.alpha_bar))
+        )
         found = diffusion.sample_eagerly(
             eps_fn,
             z_T,
