@@ -81,11 +81,11 @@ class Engine(NamedTuple):
         return height, width, self.config["first_stage"]["z_channels"]
 
     def at_once(self, cells: int, wanted: int) -> int:
-        """Returns how many arrays are computed together: one, one per device, or one of BATCHES that devices divide.
+        """Returns how many arrays are computed together: one, one per device, or one of BATCHES.
 
         Args:
           cells: latent cells of an array.
-          wanted: number of arrays; the last batch is filled up.
+          wanted: number of arrays; the last batch is filled up. Of BATCHES, multiples of `devices` count.
         """
         most = self.devices * max(1, CELLS_AT_ONCE.get(jax.default_backend(), 1) // cells)
         sizes = sorted({1, self.devices, *(num for num in BATCHES if num % self.devices == 0)})
