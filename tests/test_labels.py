@@ -25,8 +25,10 @@ from arbiscale_jax.inference.options import Sampling
 from arbiscale_jax.inference.prompts import Request, prompt_of
 from arbiscale_jax.inference.sheets import cell_names
 from arbiscale_jax.models.label_embedding import word_shares
+from arbiscale_jax.training import start
 from arbiscale_jax.training.label_config import with_labels
 from arbiscale_jax.training.loop import train
+from arbiscale_jax.training.stages import denoising
 from arbiscale_jax.training.stages.latent import drop_labels
 from arbiscale_jax.training.stages.stage import init_first_stage
 
@@ -236,6 +238,29 @@ def test_the_vocabulary_goes_through_runs_exports_and_later_stages(run, pictures
         (pictures / "flat__new.png").unlink()
     unlabelled = config(pictures, **{"data.labels": ""})
     assert with_labels(unlabelled, tmp_path) is unlabelled
+
+
+def test_a_u_net_without_labels_may_start_one_that_learns_labels(pictures, run, tmp_path):
+    plain = config(pictures, **{"data.labels": "", "first_stage": str(run)}).model.to_dict()
+    weights = jax.tree.map(lambda x: np.float32(x), storage.read_weights(run))
+    weights["unet"].pop("label_embed")
+    registry.write_export(tmp_path / "plain", {"model": plain}, weights, "", np.float32)
+    made = with_labels(config(pictures, init_from=str(tmp_path / "plain"), first_stage=str(run)), tmp_path / "new")
+    assert made.model.unet.labels.words == ("blue", "red", "square")
+    given = start.given_weights(made.to_dict(), tmp_path / "new", print)
+    z, t = jnp.ones((2, 2, 2, 2)), jnp.array([300, 7])
+    batch = {"moments": np.zeros((2, 2, 2, 2), np.float32), "image": np.zeros((2, 4, 4, 3), np.float32)}
+    batch["label"] = np.array([[1, 1, 0], [2, 2, 3]], np.int32)
+    params, _ = start.start_weights(denoising.make_stage(made), given, jax.random.key(0), batch)
+    before = models.build_unet(plain).apply({"params": weights["unet"]}, z, t)
+    after = models.build_unet(made.model.to_dict()).apply({"params": params["unet"]}, z, t, label=batch["label"])
+    np.testing.assert_array_equal(before, after)  # until it is trained, the label adds nothing
+    del given["unet"]["conv_in"]
+    with pytest.raises(UserError, match="lacks the weight unet/conv_in"):
+        start.start_weights(denoising.make_stage(made), given, jax.random.key(0), batch)
+    other = config(pictures, init_from=str(tmp_path / "plain"), first_stage=str(run), **{"model.unet.num_heads": 2})
+    with pytest.raises(UserError, match="was trained with another model.unet.num_heads"):
+        start.given_weights(other.to_dict(), tmp_path / "new", print)
 
 
 def test_a_damaged_vocabulary_is_refused(run, tmp_path):

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from toys import leaves_equal
 
 import arbiscale_jax as aj
 from arbiscale_jax import UserError, diffusion, models
-from arbiscale_jax.artifacts import storage
+from arbiscale_jax.artifacts import fit, storage
 from arbiscale_jax.experiments import get_base_config
 from arbiscale_jax.experiments.restoring import set_networks
 from arbiscale_jax.inference import batch, rendering, tiles, to_floats
@@ -115,6 +116,30 @@ def test_the_grid_of_sub_cells_equals_the_definition(model):
     for products in (False, True):  # a gather and its product agree
         found = net.apply(params, features, *batch, products=products, method="grid")[0]
         np.testing.assert_allclose(found, whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("decoder, width", [("subcell", 12), ("subcell", 0), ("conv", 12)])
+def test_a_decoder_of_another_kind_or_width_keeps_the_encoder(decoder, width):
+    config = get_base_config().model.to_dict()
+    config["first_stage"] |= dict(ch=8, ch_mult=(1, 2), num_res_blocks=1, num_groups=4, z_channels=2, double_z=True)
+    config["first_stage"] |= dict(mid_attention=False)
+    config["liif"]["hidden"] = (8,)
+    plain = fit.network_shapes(config, "first_stage")
+    config["first_stage"] |= dict(decoder=decoder, decoder_ch=width, subcell=dict(blocks=1, features=6, convs=1))
+    shapes = fit.network_shapes(config, "first_stage")
+    assert leaves_equal(shapes["encoder"], plain["encoder"])
+    assert shapes["decoder"]["conv_in"]["kernel"].shape[-1] == (width or 8) * (1 if decoder == "subcell" else 2)
+    net = models.build_first_stage(config)
+    x, cells = jax.random.normal(KEY, (1, 12, 8, 3)), models.axis(6 * net.subcells, 19)
+    params = net.init(KEY, x, cells, cells)
+    z, _ = net.apply(params, x, method="posterior")
+    features = net.apply(params, z, method="features")
+    assert features.shape[1:3] == ((12, 8) if decoder == "subcell" else (6, 4)) and z.shape == (1, 6, 4, 2)
+    rows, cols = models.axis(features.shape[1], 19), models.axis(features.shape[2], 19)
+    whole = net.apply(params, z, rows, cols, method="render")[0]
+    y, x = (np.array([i]) for i in (7, 11))
+    one = (models.Axis(a.index[:, i], a.rel[:, i], a.cell) for a, i in ((rows, y), (cols, x)))
+    np.testing.assert_allclose(net.apply(params, z[0], *one, method="points")[0], whole[7, 11], atol=1e-5)
 
 
 # --- norms ---
@@ -267,9 +292,13 @@ def test_unknown_architectures_are_named():
     config.first_stage.architecture = "linear"
     with pytest.raises(ValueError, match="architecture is one of .*linear_code.*, got 'linear'"):
         models.build_first_stage(config)
+    config.first_stage.update(architecture="conv", decoder="linear")
+    with pytest.raises(ValueError, match="decoder is one of .*subcell.*, got 'linear'"):
+        models.build_first_stage(config)
     config.unet.architecture = "flat"
     with pytest.raises(ValueError, match="architecture is one of .*local.*, got 'flat'"):
         models.build_unet(config)
+    config.first_stage.decoder = "conv"
     set_networks(config)
     config.first_stage.double_z = True
     with pytest.raises(ValueError, match="no variance"):

@@ -212,7 +212,7 @@ def test_what_was_checked_when_it_was_written_is_not_traced_again(folder, weight
 
 def test_an_export_of_the_first_version_opens(folder, weights):
     later = {
-        "first_stage": ("architecture", "decoder", "norm", "subcell"),
+        "first_stage": ("architecture", "decoder", "decoder_ch", "norm", "subcell"),
         "unet": ("architecture", "norm", "mid_attention", "strength", "labels"),
     }
     later["sampling"] = ("restore", "finest", "densest", "start", "refine", "border", "cell_min", "cell_max")

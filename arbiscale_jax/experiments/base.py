@@ -21,7 +21,8 @@ def get_base_config() -> ml_collections.ConfigDict:
             model=dict(  # the model, as an exported model's config.json stores it
                 first_stage=dict(  # encoder E and decoder D, paper 4.2
                     architecture="conv",  # conv (the paper's), or linear_code: a linear code with a learnt correction
-                    decoder="conv",  # for conv: D, conv (the paper's), or pointwise: f_theta sees single latent cells
+                    decoder="conv",  # for conv: D, conv (the paper's), subcell, or pointwise (single latent cells)
+                    decoder_ch=0,  # channels of D at the first level (subcell: at every level); 0 means ch
                     z_channels=3,  # number of channels of the latent
                     double_z=False,  # whether E gives a mean and a log-variance
                     ch=128,  # channels at the first level; for linear_code at every level
@@ -33,7 +34,7 @@ def get_base_config() -> ml_collections.ConfigDict:
                     decoder_attention="constant",  # nominal resolution inside D: constant or doubled (models/build.py)
                     norm="group",  # normalisation: group (the paper's), channel (of each position alone) or none
                     num_groups=32,  # number of groups of GroupNorm
-                    subcell=dict(  # for linear_code: D, whose features lie on f x f sub-cells of each latent cell
+                    subcell=dict(  # for linear_code and the decoder subcell: D, with f x f sub-cells per latent cell
                         blocks=4,  # number of residual blocks on the grid of latent cells
                         features=32,  # features per sub-cell, of which the first three are its colour
                         convs=2,  # number of 3x3 convolutions on the grid of sub-cells

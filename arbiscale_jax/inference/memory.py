@@ -60,9 +60,9 @@ def sampling_bytes(config: Mapping) -> int:
 def decoding_bytes(config: Mapping) -> int:
     """Estimates the bytes of activations per latent cell of D and of f_theta's first layer."""
     first = config["first_stage"]
-    if first["architecture"] == "linear_code":
+    if models.has_subcells(config):
         return 5 * 4 * first["subcell"]["features"] * models.spatial_factor(config) ** 2
-    return 4 * 4 * first["ch"] * max(first["ch_mult"])
+    return 4 * 4 * (first["decoder_ch"] or first["ch"]) * max(first["ch_mult"])
 
 
 def largest_side(num_bytes: int, free: int | None = None, *, most: int = MOST) -> int:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
+from flax import linen as nn
 
 from .autoencoder import ConvDecoder, ConvEncoder, PointwiseDecoder
 from .first_stage import FirstStage
@@ -12,12 +13,13 @@ from .local import LinearEncoder, LocalUNet, SubcellDecoder
 from .unet import UNet
 
 FIRST_STAGES, UNETS = ("conv", "linear_code"), ("adm", "local")  # architectures
-DECODERS = ("conv", "pointwise")  # D of the architecture conv
+DECODERS = ("conv", "pointwise", "subcell")  # D of the architecture conv; that of linear_code is subcell
 DECODER_ATTENTION = ("constant", "doubled")  # rules for the nominal resolution in D, see attention_levels
 _ADDED = {  # fields that were added later, with their values for a configuration that lacks them
     "first_stage": {
         "architecture": "conv",
         "decoder": "conv",
+        "decoder_ch": 0,
         "norm": "group",
         "subcell": {"blocks": 4, "features": 32, "convs": 2},
     },
@@ -91,6 +93,12 @@ def predicts(model: Mapping) -> str:
     return "z_0" if complete(model)["unet"]["architecture"] == "local" else "eps"
 
 
+def has_subcells(model: Mapping) -> bool:
+    """Returns whether D gives features of sub-cells, f x f for each latent cell (`local.SubcellDecoder`)."""
+    first = complete(model)["first_stage"]
+    return first["architecture"] == "linear_code" or first["decoder"] == "subcell"
+
+
 def spatial_factor(model: Mapping) -> int:
     """Returns f, the number of image pixels per latent cell along a side."""
     return 2 ** (len(model["first_stage"]["ch_mult"]) - 1)
@@ -129,43 +137,49 @@ def build_first_stage(model: Mapping, dtype=jnp.float32, remat: bool = False) ->
       remat: recompute activations in the backward pass, which saves memory in training.
 
     Raises:
-      ValueError: if the architecture or D is unknown, or linear_code is combined with double_z.
+      ValueError: if the architecture or the kind of D is unknown, or linear_code is combined with double_z.
     """
     model = complete(model)
     cfg, liif = model["first_stage"], model["liif"]
-    shared = dict(z_channels=cfg["z_channels"], ch=cfg["ch"], num_res_blocks=cfg["num_res_blocks"])
-    shared |= dict(num_groups=cfg["num_groups"], norm=cfg["norm"], remat=remat, dtype=dtype)
-    if cfg["architecture"] == "conv":
-        shared |= dict(ch_mult=tuple(cfg["ch_mult"]), mid_attention=cfg["mid_attention"])
-        encoder = ConvEncoder(**shared, attn_levels=attention_levels(cfg, "encoder"), double_z=cfg["double_z"])
-        if cfg["decoder"] == "conv":
-            decoder = ConvDecoder(**shared, attn_levels=attention_levels(cfg, "decoder"))
-            features = cfg["ch"] * cfg["ch_mult"][0]
-        elif cfg["decoder"] == "pointwise":
-            decoder, features = PointwiseDecoder(cfg["z_channels"]), cfg["z_channels"]
-        else:
-            raise ValueError(f"model.first_stage.decoder is one of {DECODERS}, got {cfg['decoder']!r}.")
-    elif cfg["architecture"] == "linear_code":
+    if cfg["architecture"] not in FIRST_STAGES:
+        raise ValueError(f"model.first_stage.architecture is one of {FIRST_STAGES}, got {cfg['architecture']!r}.")
+    if cfg["decoder"] not in DECODERS:
+        raise ValueError(f"model.first_stage.decoder is one of {DECODERS}, got {cfg['decoder']!r}.")
+    shared = dict(z_channels=cfg["z_channels"], num_groups=cfg["num_groups"], norm=cfg["norm"])
+    shared |= dict(remat=remat, dtype=dtype)
+    own: dict[str, Any] = shared | dict(ch=cfg["ch"], num_res_blocks=cfg["num_res_blocks"])
+    if cfg["architecture"] == "linear_code":
         if cfg["double_z"]:
             raise ValueError("A linear_code first stage has no variance; set model.first_stage.double_z=False.")
-        sub, shared["factor"] = cfg["subcell"], spatial_factor(model)
-        features = sub["features"]
-        encoder = LinearEncoder(**shared)
-        decoder = SubcellDecoder(
-            **shared | {"num_res_blocks": sub["blocks"]}, features=features, num_convs=sub["convs"]
-        )
+        encoder = LinearEncoder(**own, factor=spatial_factor(model))
     else:
-        raise ValueError(f"model.first_stage.architecture is one of {FIRST_STAGES}, got {cfg['architecture']!r}.")
+        own |= dict(ch_mult=tuple(cfg["ch_mult"]), mid_attention=cfg["mid_attention"])
+        encoder = ConvEncoder(**own, attn_levels=attention_levels(cfg, "encoder"), double_z=cfg["double_z"])
+    decoder, features = _build_decoder(model, shared)
     f_theta = Liif(
         tuple(liif["hidden"]),
         liif["local_ensemble"],
         liif["cell_decode"],
         features,
-        cfg["architecture"] == "linear_code",
+        has_subcells(model),
         remat=remat,
         dtype=dtype,
     )
     return FirstStage(encoder=encoder, decoder=decoder, liif=f_theta)
+
+
+def _build_decoder(model: dict, shared: Mapping) -> tuple[nn.Module, int]:
+    """Builds D of a complete configuration; returns it and the channels of its features."""
+    cfg = model["first_stage"]
+    own = {**shared, "ch": cfg["decoder_ch"] or cfg["ch"]}
+    if has_subcells(model):
+        sub = cfg["subcell"]
+        own |= dict(num_res_blocks=sub["blocks"], num_convs=sub["convs"], features=sub["features"])
+        return SubcellDecoder(**own, factor=spatial_factor(model)), sub["features"]
+    if cfg["decoder"] == "pointwise":
+        return PointwiseDecoder(cfg["z_channels"]), cfg["z_channels"]
+    own |= dict(ch_mult=tuple(cfg["ch_mult"]), mid_attention=cfg["mid_attention"], num_res_blocks=cfg["num_res_blocks"])
+    return ConvDecoder(**own, attn_levels=attention_levels(cfg, "decoder")), own["ch"] * cfg["ch_mult"][0]
 
 
 def build_unet(model: Mapping, dtype=jnp.float32, remat: bool = False) -> UNet | LocalUNet:

@@ -17,7 +17,7 @@ def with_labels(config, workdir: Path):
     """Returns the configuration with model.unet.labels filled in, if data.labels asks for labels.
 
     The labels are those of this run itself where it was started before; else those of the model from which the U-Net
-    starts; else they are made from the names of the training pictures.
+    starts, if it has any; else they are made from the names of the training pictures.
 
     Args:
       config: a ConfigDict like that of experiments.get_base_config.
@@ -45,16 +45,20 @@ def with_labels(config, workdir: Path):
             "unset data.labels."
         )
     source = _origin(config, workdir)
-    if source is not None:
-        found = check_model(storage.read_config(source), source / storage.CONFIG)
-        labels = found["unet"]["labels"] if "unet" in found else {}
-    else:
+    labels = {} if source is None else _labels_of(source)
+    if not (labels.get("styles") or labels.get("words")):
         made = data.make_vocabulary(train_source(config.data, most_bytes=0), config.data.label_words)
         labels = made._asdict()
     filled = config.copy_and_resolve_references().unlock()
     with filled.ignore_type():
         filled.model.unet.labels.update({name: _plain(value) for name, value in labels.items()})
     return filled.lock()
+
+
+def _labels_of(source: Path) -> dict:
+    """Returns the labels of the U-Net of the run or model at `source`, or {} if it has no U-Net."""
+    found = check_model(storage.read_config(source), source / storage.CONFIG)
+    return found["unet"]["labels"] if "unet" in found else {}
 
 
 def _plain(value):

@@ -27,6 +27,7 @@ from .stages.stage import Stage
 PREDECESSORS = {"diffusion": ("first_stage", "decoder"), "align": ("diffusion",)}  # how their runs' names end
 FIRST_STAGE_FIELDS = ("first_stage", "liif")  # the parts of `model` in which a first stage must agree
 ALL_FIELDS = (*FIRST_STAGE_FIELDS, "unet", "schedule", "condition")
+LABELS = ("unet/label_embed",)  # weights that a U-Net which knows no labels yet lacks; a fresh embedding adds nothing
 
 
 def split(tree, paths: tuple[str, ...]) -> tuple[dict, dict]:
@@ -41,10 +42,13 @@ def check_fields(path: Path, config, fields) -> None:
     """Raises UserError if the model at `path` has other values in these parts of `model`, or a damaged config.json."""
     other = check_model(read_config(path), path / CONFIG)
 
-    def networks(section):  # dropout may change, and the details of a condition that is off do not matter
+    unlabelled = not any(other.get("unet", {}).get("labels", {}).get(name) for name in ("styles", "words"))
+    free = {"dropout", "labels"} if unlabelled else {"dropout"}  # a U-Net without labels may learn some
+
+    def networks(section):  # the details of a condition that is off do not matter
         if section.get("enabled") is False:
             return {"enabled": False}
-        return {k: v for k, v in section.items() if k != "dropout"}
+        return {k: v for k, v in section.items() if k not in free}
 
     for name in fields:
         if (name in other) != (name in config["model"]):
@@ -208,8 +212,9 @@ def start_weights(stage: Stage, given: dict, key, batch) -> tuple[dict, dict]:
     scale = {k: v for k, v in given.items() if k == "scale_factor"}
     given = {k: v for k, v in given.items() if k != "scale_factor"}
     shapes = jax.eval_shape(stage.init, key, batch)
-    check_fit(given, shapes, "The given model", "this config", "use the config that the given model was trained with")
-    known = flatten(given)
+    known, (embedding, others) = flatten(given), split(shapes, LABELS)
+    needed = shapes if any(key in known for key in flatten(embedding)) else others
+    check_fit(given, needed, "The given model", "this config", "use the config that the given model was trained with")
 
     def make(key, batch):
         return {k: v for k, v in flatten(stage.init(key, batch)).items() if k not in known}
