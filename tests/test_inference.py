@@ -176,6 +176,19 @@ def test_even_areas_keep_their_colours(model):
     np.testing.assert_array_equal(np.concatenate(list(rows)), model.upscale(image, 4, steps=1)[5:25, 9:39])
 
 
+def test_the_decoder_runs_once_for_the_colours_and_the_result(model, monkeypatch):
+    images, calls, compute = (
+        [np.full((8, 10, 3), level, np.uint8) for level in (40, 200)],
+        [],
+        rendering.compute_features,
+    )
+    assert all(flat_colours.evenness(to_floats(image)).mean() > flat_colours.LEAST_SHARE for image in images)
+    monkeypatch.setattr(rendering, "compute_features", lambda *args: calls.append(args) or compute(*args))
+    for _, _, rows in model.upscale_each(images, [(32, 40), (16, 20)], steps=1):
+        list(rows)
+    assert len(calls) == len(images)
+
+
 def test_colours_under_clear_pixels_do_not_count(model):
     """Alpha is interpolated, in windows as in the whole, and what shows does not depend on what does not."""
     alpha = np.zeros((6, 9, 1), np.uint8)

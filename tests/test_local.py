@@ -189,9 +189,7 @@ def test_windows_equal_one_pass(model):
 
 
 def test_small_pictures_share_an_array_and_get_the_values_of_their_own(model, monkeypatch):
-    monkeypatch.setattr(
-        "arbiscale_jax.inference.flat_colours.fit_all", lambda engine, images, *rest: [None] * len(images)
-    )
+    monkeypatch.setattr("arbiscale_jax.inference.flat_colours.find", lambda image, renderer: None)
     pictures = [photograph(40)[:h, :w] for h, w in ((40, 23), (17, 31), (9, 40), (30, 12))]
     together = dict(upscale(model.engine, Job(pictures, [0, 1], resolve(model.config, {}), 3)))
     plan = make_plan(model.config, resolve(model.config, {}))

@@ -53,10 +53,9 @@ def render(
       Pairs (number of the picture, rows [n, width, channels] from the top down); the rows are to be used before the
       next pair is asked for.
     """
-    shared = views[0].statistics
-    corrections = flat_colours.fit_all(engine, [one.colours for one in pictures], latents, shared)
-    for k, bands in render_together(engine, latents, views):
-        rows = flat_colours.apply(corrections[k], (rows for _, rows in bands), views[k])
+    for k, renderer in render_together(engine, latents, views):
+        correction = flat_colours.find(pictures[k].colours, renderer)
+        rows = flat_colours.apply(correction, (rows for _, rows in renderer.bands()), views[k])
         yield k, join(pictures[k], rows, views[k])
 
 

@@ -6,14 +6,13 @@ channel, after the guided filter (He, Sun and Tang 2013), with the render as the
 count.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
 
-from .engine import Engine
-from .rendering import render_together
+from .rendering import Renderer
 from .sheets import to_floats
 from .tiles import View, to_integers
 
@@ -71,30 +70,22 @@ def fit(x: np.ndarray, rendered: np.ndarray, even: np.ndarray) -> Correction | N
     return Correction(share * found.gain, share * found.offset)
 
 
-def fit_all(
-    engine: Engine, images: Sequence[np.ndarray], latents: Sequence[np.ndarray], statistics: str
-) -> list[Correction | None]:
-    """Fits corrections of several results.
+def find(image: np.ndarray, renderer: Renderer) -> Correction | None:
+    """Finds the correction of a result, which holds for every size.
 
     Args:
-      engine: networks and weights.
-      images: the inputs, uint8 or uint16 [h, w, 3].
-      latents: the latents of their results, [h', w', c].
-      statistics: one of models.STATISTICS, as for the results.
+      image: the input, uint8 or uint16 [h, w, 3].
+      renderer: renders the result's latent; D's features that it keeps serve the result too.
 
     Returns:
-      The correction of each, or None where there is nothing to correct.
+      The correction, or None where there is nothing to correct.
     """
-    found: list[Correction | None] = [None] * len(images)
-    inputs = [to_floats(image) for image in images]
-    even = [evenness(x) for x in inputs]
-    chosen = [k for k, share in enumerate(even) if share.mean() > LEAST_SHARE]
-    sizes = [(FINER * inputs[k].shape[0], FINER * inputs[k].shape[1]) for k in chosen]
-    views = [View(size, (0, 0, *size), "float32", statistics) for size in sizes]
-    for number, bands in render_together(engine, [latents[k] for k in chosen], views):
-        k = chosen[number]
-        found[k] = fit(inputs[k], np.concatenate([rows for _, rows in bands]), even[k])
-    return found
+    x = to_floats(image)
+    even, size = evenness(x), (FINER * x.shape[0], FINER * x.shape[1])
+    if even.mean() <= LEAST_SHARE:
+        return None
+    view = View(size, (0, 0, *size), "float32", renderer.view.statistics)
+    return fit(x, np.concatenate([rows for _, rows in renderer.viewing(view).bands()]), even)
 
 
 def apply(correction: Correction | None, rows: Iterator[np.ndarray], view: View) -> Iterator[np.ndarray]:

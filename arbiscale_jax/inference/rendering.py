@@ -211,7 +211,7 @@ def compute_features(
 
 def render_together(
     engine: Engine, latents: Sequence[np.ndarray], views: Sequence[View]
-) -> Iterator[tuple[int, Iterator[tuple[int, np.ndarray]]]]:
+) -> Iterator[tuple[int, Renderer]]:
     """Renders latents of several pictures; where D has no statistic over space, small ones share its arrays.
 
     Args:
@@ -220,14 +220,14 @@ def render_together(
       views: what is rendered of each.
 
     Yields:
-      Pairs (number of the latent, its Renderer's bands); the bands are to be used before the next pair is asked for.
+      Pairs (number of the latent, its Renderer), to be used before the next pair is asked for.
     """
     border, most = engine.networks.border, BLOCK + 2 * engine.networks.border
     small = [i for i, z in enumerate(latents) if max(z.shape[:2]) <= BLOCK]
     if len(small) < 2 or models.decoder_reach(engine.config) is None:
         small = []
     for i in sorted({*range(len(latents))} - {*small}):
-        yield i, Renderer(engine, latents[i], views[i]).bands()
+        yield i, Renderer(engine, latents[i], views[i])
     if not small:
         return
     parts = {i: bordered(latents[i], border) for i in small}
@@ -240,7 +240,7 @@ def render_together(
         features = compute_features(engine, sheet, [(parts[i], place.top, place.left) for i, place in here])
         for i, place in here:
             placed = Placed(features, place.top, place.left)
-            yield i, Renderer(engine, latents[i], views[i], most, placed).bands()
+            yield i, Renderer(engine, latents[i], views[i], most, placed)
 
 
 def _common(a: range, b: range) -> range:

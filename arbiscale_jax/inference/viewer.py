@@ -78,5 +78,4 @@ class Viewer:
     def _correction(self) -> flat_colours.Correction | None:
         """Returns what evenly coloured areas of the picture lack, which holds for every size."""
         assert self.layers is not None
-        [found] = flat_colours.fit_all(self.engine, [self.layers.colours], [self.z], self.statistics)
-        return found
+        return flat_colours.find(self.layers.colours, self._renderer)
