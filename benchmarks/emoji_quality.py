@@ -2,11 +2,13 @@
 
 Run: python benchmarks/emoji_quality.py --data DIR --num 200 --output out/emoji_quality (10 minutes on 2 CPU cores)
 DIR has train/, val/ (128 pixels), val_256/ and val_512/, the same pictures at three sizes. Prints FD-VGG and KD-VGG of
-  samples against the training set, beside training against validation pictures (the floor), equally many of each;
+  samples against the training set, beside training against validation pictures (the floor), equally many of each, and
+    at most as many as there are;
   reconstructions of validation pictures rendered at 128, 256 and 512 against the true ones of that size;
 and SelfSSIM of the samples over 128, 160 and 192. Writes grid.png, samples, and nearest.png, samples beside the
-training pictures nearest to them (32 x 32 pixels compared). --sampler, --steps, --eta, --seed, --prompt and --guidance
-choose how samples are made. Needs the extra `eval`. `run_eval.py --task generate` has patches, precision and recall.
+training pictures nearest to them (32 x 32 pixels compared). --sampler, --steps, --eta, --seed, --prompt, --guidance and
+--guidance-interval choose how samples are made, and --samples-only leaves the auto-encoder out. Needs the extra `eval`.
+`run_eval.py --task generate` has patches, precision and recall.
 """
 
 import argparse
@@ -29,11 +31,11 @@ SAMPLING = {"sampler": str, "steps": int, "eta": float, "prompt": str, "guidance
 
 
 def pictures(folder: Path, names: list[str] | None, num: int) -> dict[str, np.ndarray]:
-    """Reads the named pictures of a folder, or a fixed random choice of `num`: name -> uint8 [h w 3]."""
+    """Reads the named pictures of a folder, or a fixed random choice of at most `num`: name -> uint8 [h w 3]."""
     source = data.make_source("folder", str(folder), "all")
     index = {source.name(i): i for i in range(len(source))}
     if names is None:
-        names = sorted(np.random.default_rng(0).choice(sorted(index), num, replace=False))
+        names = sorted(np.random.default_rng(0).choice(sorted(index), min(num, len(index)), replace=False))
     return {name: source[index[name]] for name in names}
 
 
@@ -55,6 +57,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     for name, kind in SAMPLING.items():
         parser.add_argument(f"--{name}", type=kind, help="of sampling; default: the model's")
+    parser.add_argument("--guidance-interval", metavar="FIRST,LAST", help="share of the times that are guided")
+    parser.add_argument("--samples-only", action="store_true", help="measure the samples alone")
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
@@ -70,23 +74,24 @@ def main() -> None:
         kernel, _ = distances.kernel_distance(a, b)
         return [title, str(len(a)), f"{frechet(a, b):.2f}", f"{1000 * kernel:.2f}"]
 
-    val = {512: pictures(args.data / "val_512", None, num)}
-    for side, folder in ((256, "val_256"), (128, "val")):
-        val[side] = pictures(args.data / folder, list(val[512]), num)
     sampling = {name: getattr(args, name) for name in SAMPLING if getattr(args, name) is not None}
+    if args.guidance_interval:
+        sampling["guidance_interval"] = tuple(map(float, args.guidance_interval.split(",")))
     z = model.generate_latent(num, seed=args.seed, **sampling)
     samples = {side: model.render(z, (side, side)) for side in SIZES}
     train = found("train", pictures(args.data / "train", None, num).values())
 
     rows = [compare("samples, training set", found("samples", samples[128]), train)]
-    rows.append(compare("validation, training set (floor)", found("val 128", val[128].values()), train))
-    for side, truth in val.items():
-        again = [reconstruct(model, x, side) for x in val[128].values()]
-        rows.append(
-            compare(
-                f"reconstructions, truth at {side}", found(f"again {side}", again), found(f"val {side}", truth.values())
-            )
-        )
+    if not args.samples_only:
+        val = {512: pictures(args.data / "val_512", None, num)}
+        for side, folder in ((256, "val_256"), (128, "val")):
+            val[side] = pictures(args.data / folder, list(val[512]), num)
+        floor = found("val 128", val[128].values())
+        equal = np.random.default_rng(0).choice(len(train), len(floor), replace=False)  # their order is that of names
+        rows.append(compare("validation, training set (floor)", floor, train[equal]))
+        for side, truth in val.items():
+            again = found(f"again {side}", [reconstruct(model, x, side) for x in val[128].values()])
+            rows.append(compare(f"reconstructions, truth at {side}", again, found(f"val {side}", truth.values())))
     print(markdown(["compared", "images", extractor.frechet, f"{extractor.kernel} x 1000"], rows))
 
     matrix = np.mean([self_ssim([samples[side][i] for side in SIZES]) for i in range(min(num, 50))], axis=0)

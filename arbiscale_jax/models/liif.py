@@ -83,11 +83,11 @@ def blend_weights(rows: Axis, cols: Axis):
     return area[::-1, ::-1] / jnp.sum(area, axis=(0, 1), keepdims=True)
 
 
-def _tail(kernels, biases, x, dtype):
-    """Applies the MLP after its first affine map: [..., hidden[0]] -> [..., 3]; the last layer is in float32."""
+def _middle(kernels, biases, x, dtype):
+    """Applies the MLP between its first and its last affine map: [..., hidden[0]] -> float32 [..., hidden[-1]]."""
     for kernel, bias in zip(kernels[1:-1], biases[1:-1], strict=True):
         x = _affine(nn.relu(x.astype(dtype)), kernel.astype(dtype), bias.astype(dtype))
-    return _affine(nn.relu(x.astype(jnp.float32)), kernels[-1], biases[-1])
+    return nn.relu(x.astype(jnp.float32))
 
 
 def _affine(x, kernel, bias):
@@ -142,10 +142,14 @@ class Liif(nn.Module):
         ]
         self.biases = [self.param(f"bias_{i}", nn.initializers.zeros_init(), (b,)) for i, b in enumerate(widths[1:])]
 
-    def tail(self, x):
-        """Applies the MLP after its first affine map: [..., hidden[0]] -> [..., 3]."""
-        tail = partial(_tail, dtype=self.dtype)
-        return (jax.checkpoint(tail) if self.remat else tail)(self.kernels, self.biases, x)
+    def middle(self, x):
+        """Applies the MLP between its first and its last affine map: [..., hidden[0]] -> float32 [..., hidden[-1]]."""
+        middle = partial(_middle, dtype=self.dtype)
+        return (jax.checkpoint(middle) if self.remat else middle)(self.kernels, self.biases, x)
+
+    def last(self, x):
+        """Applies the last affine map, in float32: [..., hidden[-1]] -> [..., 3]."""
+        return _affine(x, self.kernels[-1], self.biases[-1])
 
     def query(self, feat, y: Axis, x: Axis):
         """Returns the RGB of one output pixel; this is the definition.
@@ -168,7 +172,7 @@ class Liif(nn.Module):
                 if self.cell_decode:
                     inputs += [y.cell[None], x.cell[None]]
                 hidden = jnp.concatenate(inputs) @ self.kernels[0] + self.biases[0]
-                rgb += share[i, j] * (self.tail(hidden) + (feature[:3] if self.residual else 0))
+                rgb += share[i, j] * (self.last(self.middle(hidden)) + (feature[:3] if self.residual else 0))
         return rgb
 
     def points(self, feat, y: Axis, x: Axis):
@@ -197,6 +201,8 @@ class Liif(nn.Module):
     def grid(self, projected, rows: Axis, cols: Axis, *, products: bool = False):
         """Renders a regular grid of pixels fast; it equals `query` at every pixel up to rounding.
 
+        The four neighbours are blended before the last affine map, which commutes with weights whose sum is 1.
+
         Args:
           projected: what `project` returns, [b h w d].
           rows: Axis of p pixels, for all examples or with a leading batch axis.
@@ -219,16 +225,18 @@ class Liif(nn.Module):
             of_row += rows.cell * rest[2]
             of_col += cols.cell * rest[3]
         share = blend_weights(rows, cols)
-        rgb: Any = 0.0
+        hidden: Any = 0.0
+        colours: Any = 0.0
         for i in range(rows.rel.shape[0]):
             for j in range(cols.rel.shape[0]):
                 x = select(projected, rows.index[i], cols.index[j], products=products)  # b p q d
-                colour = 0
+                weight = share[i, j][None, ..., None]
                 if self.residual:
                     x, colour = jnp.split(x, [len(self.biases[0])], axis=-1)
+                    colours += weight * colour
                 x = x + of_row[i][None, :, None].astype(self.dtype) + of_col[j][None, None].astype(self.dtype)
-                rgb += share[i, j][None, ..., None] * (self.tail(x) + colour)
-        return rgb
+                hidden += weight * self.middle(x)
+        return self.last(hidden) + colours
 
     def __call__(self, feat, rows: Axis, cols: Axis):
         """Renders a window of a feature map [b h w c]; rows and cols are as in `grid` -> [b p q 3]."""
