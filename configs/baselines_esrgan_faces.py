@@ -1,4 +1,4 @@
-"""ESRGAN (Wang et al. 2018) on faces, 16 to 128 pixels.
+"""ESRGAN (Wang et al. 2018) on faces, 16 to 64 pixels.
 
 Run: python run_train.py --config configs/baselines_esrgan_faces.py
 Needs: FFHQ below $ARBISCALE_DATA (where it is missing, a message says how to get and prepare it).

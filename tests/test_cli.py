@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -76,16 +77,19 @@ class FakeModel:
         for number, (image, size) in reversed(list(enumerate(zip(images, sizes, strict=True)))):
             assert image.dtype == np.uint8 and image.ndim == 3
             for [i], [z] in self.generate_each(samples, range(samples), seed=seed, progress=progress, **sampling):
-                yield number, i, self.render_rows(z, box[2:] if box else size)
+                yield number, i, self.viewer(z).rows(box[2:] if box else size)
 
     def generate_each(self, num, wanted, *, seed, progress, **sampling):
         for i in wanted:
             progress(i + 1, num)
             yield [i], np.full((1, 2, 2, 3), seed + i)
 
-    def render_rows(self, z, size):
-        yield np.full((1, size[1], 3), z[0, 0, 0], np.uint8)
-        yield np.full((size[0] - 1, size[1], 3), z[0, 0, 0], np.uint8)
+    def viewer(self, z):
+        def rows(size):
+            yield np.full((1, size[1], 3), z[0, 0, 0], np.uint8)
+            yield np.full((size[0] - 1, size[1], 3), z[0, 0, 0], np.uint8)
+
+        return SimpleNamespace(rows=rows)
 
 
 def error_of(capsys, command, argv) -> str:

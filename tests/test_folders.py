@@ -11,6 +11,7 @@ import time
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -47,8 +48,8 @@ class Stub:
         progress(1, 1)
         yield sorted(wanted), np.array(sorted(wanted)) + seed
 
-    def render_rows(self, z, size):
-        yield np.full((*size, 3), z, np.uint8)
+    def viewer(self, z):
+        return SimpleNamespace(rows=lambda size: iter([np.full((*size, 3), z, np.uint8)]))
 
 
 @pytest.fixture

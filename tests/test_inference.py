@@ -25,6 +25,7 @@ from arbiscale_jax.inference import (
     windows,
 )
 from arbiscale_jax.inference import networks as networks_module
+from arbiscale_jax.inference.compiled import narrow_layers
 from arbiscale_jax.inference.latents import Job, upscale
 from arbiscale_jax.inference.options import resolve
 
@@ -154,7 +155,7 @@ def test_upscaling_gives_back_the_kind_that_it_got(model, tmp_path):
     assert model.upscale_latent(IMAGE[..., 0], steps=1).shape == (1, 12, 18, 3)
 
 
-def test_even_areas_keep_their_colours(model):
+def test_even_areas_keep_their_colours(model, monkeypatch):
     even = np.full((40, 44, 3), (250, 30, 120), np.uint8)
     even[:, 22:] = (20, 200, 90)
     x = to_floats(even)
@@ -168,6 +169,8 @@ def test_even_areas_keep_their_colours(model):
     [window] = flat_colours.apply(found, iter([large[50:90, 60:120]]), view._replace(box=(50, 60, 40, 60)))
     np.testing.assert_array_equal(window, after[50:90, 60:120])
     assert flat_colours.fit(x, x.repeat(2, 0).repeat(2, 1), flat_colours.evenness(x)) is None
+    monkeypatch.setattr(flat_colours, "ROWS", 7)
+    np.testing.assert_array_equal(found, flat_colours.fit(x, finer, flat_colours.evenness(x)))
 
     z = model.upscale_latent(IMAGE, steps=1)  # noise, which is left as it is
     np.testing.assert_array_equal(model.upscale(IMAGE, 4, steps=1), model.render(z, (24, 36))[0])
@@ -413,9 +416,54 @@ def test_a_window_that_does_not_fit_is_halved(model, monkeypatch):
     assert tried == [256, 128] and number == 0 and z.shape == (1, 76, 60, 3)
 
 
-def test_free_memory_is_the_least_that_the_system_and_the_group_leave(monkeypatch, tmp_path):
+def test_a_batch_that_does_not_fit_becomes_smaller(model, monkeypatch):
+    from arbiscale_jax.inference import latents
+
+    tried, real = [], latents.denoise
+
+    def denoise(engine, given, options, advance):
+        tried.append(len(given.c))
+        if len(given.c) > 1:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes.")
+        return real(engine, given, options, advance)
+
+    monkeypatch.setattr(latents, "denoise", denoise)
+    monkeypatch.setattr(engine, "CELLS_AT_ONCE", {"cpu": 2**14})
+    job = Job([IMAGE], [0, 1], resolve(model.config, dict(steps=1)), 0)
+    with pytest.warns(UserWarning, match="too little memory"):
+        [(_, z)] = upscale(model.engine, job)
+    assert tried[0] == 8 and tried[-2:] == [1, 1] and z.shape == (2, 12, 18, 3)
+
+
+def test_how_a_render_is_divided_does_not_change_with_the_free_memory(model, z, monkeypatch):
+    view = tiles.View(SIZE, (0, 0, *SIZE))
+    before = rendering.Renderer(model.engine, z[0], view)
+    monkeypatch.setattr(memory, "free_memory", lambda: 1)
+    monkeypatch.setattr(windows, "DEAD", 1)
+    after = rendering.Renderer(model.engine, z[0], view)
+    assert (before.rows, before.cols) == (after.rows, after.cols)
+    assert 0 < memory.lasting_memory() <= min(memory.LASTING, memory.physical_memory() // 2)
+
+
+def test_free_memory_is_the_least_that_the_system_and_the_group_leave(tmp_path):
     assert 0 < memory.free_memory() <= memory.physical_memory()
+    assert memory.left_by_group(tmp_path) is None
+    for name, text in (("max", "8000"), ("current", "7900"), ("stat", "anon 1\ninactive_file 7000\n")):
+        (tmp_path / f"memory.{name}").write_text(text)
+    assert memory.left_by_group(tmp_path) == 7100  # the cache of files is free
+    (tmp_path / "memory.stat").unlink()
+    assert memory.left_by_group(tmp_path) == 100
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory.left_by_group(tmp_path) is None
     assert memory.largest_side(1000, 10**9) == 608 and memory.largest_side(10**9, 10**9) == memory.LEAST
+
+
+@pytest.mark.parametrize("parts", [{"encoder"}, {"decoder", "liif"}, {"encoder", "decoder"}])
+def test_parts_of_a_model_compute_in_few_bits(model, parts):
+    first = {part: weights for part, weights in model.params["first_stage"].items() if part in parts}
+    narrow = narrow_layers(get_networks(model.config, "bfloat16"), {"first_stage": first})
+    computed = parts - ({"decoder"} if "liif" not in parts else set())  # D alone renders nothing
+    assert {place[1] for place in narrow} | {"liif"} == computed | {"liif"}
 
 
 def test_networks_are_pure_functions_for_jit_grad_and_vmap(model, z):
@@ -492,7 +540,12 @@ def test_a_scale_that_makes_no_picture_is_refused(model, scale):
         (lambda m, z: m.render(z, (5.5, 5)), "whole numbers of pixels"),
         (lambda m, z: m.render(z, (9, 9), box=(5, 5, 5, 1)), "does not lie inside"),
         (lambda m, z: m.render(z[..., :2], (9, 9)), r"Latents are \[b, h, w, 3\]"),
+        (lambda m, z: m.render(z[:, :0], (9, 9)), r"Latents are \[b, h, w, 3\], got \[2, 0, 9, 3\]"),
         (lambda m, z: m.denoise(z, 5), "needs a condition"),
+        (lambda m, z: m.denoise(z[..., :2], 5, z), r"Latents are \[b, h, w, 3\], got \[2, 6, 9, 2\]"),
+        (lambda m, z: m.sample(z, z[:, 1:]), r"shape of the latents, \[2, 6, 9, 3\], got \[2, 5, 9, 3\]"),
+        (lambda m, z: m.condition(IMAGE), r"Images are float32 \[b, H, W, 3\]"),
+        (lambda m, z: aj.load("c" * 300), "cannot be opened as a model"),
         (lambda m, z: m.generate(2), "cannot generate without one"),
         (lambda m, z: m.encode(np.zeros((1, 1, 1, 3))), "at least 2 pixels"),
         (lambda m, z: aj.Model(m.config, {"first_stage": m.params["first_stage"]}).sample(z, z), "without a U-Net"),

@@ -428,12 +428,16 @@ def test_the_command_makes_animations_and_follows_prompts(run, model, tmp_path, 
         (["--interpolate=4,5,6", "--frames=2"], "less than the 3 seeds"),
         (["--interpolate=4,5", "--num=2"], "--num says which images are made, and --interpolate too"),
         (["--interpolate=4,5", "--format=jpg"], "--format=jpg holds no animation"),
+        (["--num=1", "--output=a.gif"], "--output=a.gif holds animations"),
+        (["--canvas=1048576x1048576"], "memory"),
         (["--coarse=0.5"], "--coarse belongs to --canvas"),
         (["--canvas=5x8"], "multiples of 2 pixels"),
         (["--frames=4"], "--frames counts those of --interpolate"),
     ):
         with pytest.raises(UserError, match=match):
-            sample.main([*common[1:], *more, "--output=c"], task="generate")
+            sample.main([*common[1:], "--output=c", *more], task="generate")
+    with pytest.raises(UserError, match="--format=same belongs to the task upscale"):
+        sample.main(["--task=generate", *common[1:], "--interpolate=4,5", "--format=same", "--output=c"])
 
 
 def test_weights_of_a_run_without_labels_are_as_before():

@@ -8,7 +8,7 @@ import pytest
 from image_files import picture
 from PIL import Image, ImageCms
 
-from arbiscale_jax import images
+from arbiscale_jax import UserError, images
 from arbiscale_jax.cli import main, picture_files, program
 from arbiscale_jax.images import row_saving
 
@@ -31,7 +31,10 @@ class Nearest:
     def generate_each(self, num, wanted, **options):
         yield sorted(wanted), np.zeros(num)
 
-    def render_rows(self, z, size):
+    def viewer(self, z):
+        return self
+
+    def rows(self, size):
         yield np.zeros((*size, 3), np.uint8)
 
 
@@ -197,6 +200,23 @@ def test_frames_go_on_where_they_were_stopped(nearest, monkeypatch):
     assert upscale("--input=a.png", "b.png") == 0
     assert [number for number, _ in nearest.calls] == [3]
     assert [len(images.read_frames(f"out/{name}_x2.png")) for name in "ab"] == [5, 3]
+
+
+def test_an_animation_that_vanishes_is_named_and_the_others_are_upscaled(nearest, monkeypatch, capsys):
+    for name in "ab":
+        animation(f"{name}.png", 3)
+    read, paths = picture_files.read_frames, []
+
+    def vanishing(path, opts):
+        paths.append(path.name)
+        if path.name == "a.png" and paths.count("a.png") == 2:  # the first time is for the plan
+            raise UserError("a.png cannot be read.")
+        return read(path, opts)
+
+    monkeypatch.setattr(picture_files, "read_frames", vanishing)
+    assert upscale("--input=a.png", "b.png") == 1
+    assert "a.png cannot be read." in capsys.readouterr().err
+    assert not Path("out/a_x2.png").exists() and len(images.read_frames("out/b_x2.png")) == 3
 
 
 def test_frames_that_are_damaged_or_do_not_fit_are_left_out(nearest, capsys):

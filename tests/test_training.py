@@ -477,10 +477,15 @@ def test_init_from_takes_an_exported_folder_with_its_own_first_stage(chain, tmp_
     assert leaves_equal(given["unet"], storage.restore_params(run)["unet"])
 
 
-def test_a_frozen_encoder_is_given_and_not_trained(chain):
+def test_a_frozen_encoder_is_given_and_not_trained(chain, monkeypatch, tmp_path):
     config = tiny("first_stage", first_stage=str(chain[0] / "x_first_stage"), **{"loss.freeze_encoder": True})
     given = start.given_weights(config.to_dict(), chain[0] / "y_first_stage", print)
     assert set(given["first_stage"]) == {"encoder"}
+    without = {"first_stage": {part: given["first_stage"]["encoder"] for part in ("decoder", "liif")}}
+    monkeypatch.setattr(start, "read_weights", lambda path: without)
+    for origin in ("first_stage", "init_from"):  # a random encoder is not frozen
+        with pytest.raises(UserError, match="has no encoder"):
+            start.given_weights({**config.to_dict(), "first_stage": "", origin: config.first_stage}, tmp_path, print)
     whole = storage.read_weights(chain[0] / "x_first_stage")
     net = build_stage(config)
     batch = first_batch(config.data, 0, 2)

@@ -59,9 +59,16 @@ def locate(name: str | os.PathLike) -> Path:
 
     A bundled model's name means the bundled model unless there is a directory of that name that holds a model; a folder
     of pictures called photos does not hide the model photos.
+
+    Raises:
+      UserError: if the system refuses to look for it, because the name is too long or its folder may not be read.
     """
     path, bundled = Path(os.path.expanduser(name)), bundled_models().get(str(name))
-    return path if bundled is None or (path / CONFIG).is_file() else bundled
+    try:
+        there = (path / CONFIG).is_file()
+    except OSError as e:
+        raise UserError(f"{shorten(str(path), 60)} cannot be opened as a model ({e.strerror}).") from e
+    return path if bundled is None or there else bundled
 
 
 def read_config(run_dir: Path | str) -> dict:

@@ -132,8 +132,8 @@ def _sources(opts: dict, shape: list[generation.Size]) -> dict[str, tuple]:
 
 def _sizes(opts: dict, model) -> list[generation.Size]:
     """Returns the sizes to measure, and raises UserError for sizes that cannot be measured."""
-    side = model.config["sampling"]["size"]
-    shape = sizes.parse_sizes(opts["sizes"], "--sizes") if opts["sizes"] else [(side, side)]
+    default = sampling.given(opts).get("canvas") or (model.config["sampling"]["size"],) * 2
+    shape = sizes.parse_sizes(opts["sizes"], "--sizes") if opts["sizes"] else [default]
     for size in shape:
         sizes.check_output(size, sizes.MAX_OUTPUT_PIXELS)
     if len(set(shape)) < len(shape):

@@ -61,8 +61,8 @@ def decide(opts: dict, where: Destination, results: list[list[Result]], journal:
     for one in flat:
         picture_files.check_result(where.folder / one.name, one.entry.size, opts)
     actions = destination.decide(where, flat, journal, opts)
-    left = [one.entry.size for one, action in zip(flat, actions, strict=True) if action == MAKE]
-    files.check_output_folder(where.folder, sum(3 * height * width for height, width in left))
+    left = [one.entry for one, action in zip(flat, actions, strict=True) if action == MAKE]
+    files.check_output_folder(where.folder, sum(3 * one.size[0] * one.size[1] * (one.frames or 1) for one in left))
     return actions
 
 
@@ -84,10 +84,11 @@ def run(model, opts: dict, where: Destination, todo: list[list[Result]], journal
         given = dict(seed=opts["seed"], progress=done, **sampling.given(opts))
         for numbers, latents in model.generate_each(opts["num"], wanted, **given):
             for i, z in zip(numbers, latents, strict=True):
+                viewer = model.viewer(z)  # it applies D once for all sizes
                 for one in todo[i]:
                     size = one.entry.size
                     advance(0, f"image {i}: rendering {size[0]} x {size[1]}")
-                    write(model.render_rows(z, size), partial(_write, opts, where.folder / one.name, one, journal))
+                    write(viewer.rows(size), partial(_write, opts, where.folder / one.name, one, journal))
                     advance(1)
             advance(0, "denoising")
 

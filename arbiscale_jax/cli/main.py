@@ -16,7 +16,7 @@ _COMMANDS = {  # {name: (module of arbiscale_jax.cli, what the command does)}
     "eval": ("evaluate", "measure models and interpolations: PSNR, LPIPS, FID, SelfSSIM, speed, ..."),
     "export": ("export", "turn a training run into an exported model"),
     "convert": ("convert", "turn a PyTorch checkpoint into an exported model, and back"),
-    "serve": ("serve", "serve a page to upscale, generate and zoom without end, and an HTTP API"),
+    "serve": ("serve", "serve a page to upscale, generate and zoom, and an HTTP API"),
 }
 
 

@@ -98,6 +98,12 @@ def read_frames(path: Path, opts: dict) -> images.Frames:
     return images.read_frames(path, opts["max-pixels"])
 
 
+def check_still(name: str) -> None:
+    """Raises UserError if a file of this name holds animations alone, and no single picture."""
+    if Path(name).suffix.lower() not in FORMATS:
+        raise UserError(f"--output={name} holds animations; give a name that ends in .png, or --interpolate.")
+
+
 def check_result(path: Path, size: tuple[int, int], opts: dict) -> None:
     """Raises UserError if the format of a result cannot hold a picture of `size`, (height, width)."""
     check_file(path, size, opts["quality"], frames=path.suffix.lower() not in FORMATS)

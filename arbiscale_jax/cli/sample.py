@@ -38,7 +38,7 @@ USAGE = {
     "generate": """
   {prog}--num 16 --sizes 128,160,192x256 --output out/
   {prog}--model MODEL --prompt 'style=noto cat' --guidance 2 --output out/
-  {prog}--interpolate 0,7,0 --frames 48 --sizes 256 --output out/""",
+  {prog}--interpolate 0,7,0 --frames 49 --sizes 256 --output out/""",
 }
 
 
@@ -75,6 +75,8 @@ def main(argv: list[str], prog: str = "python run_sample.py", task: str | None =
         return program.interruptible(partial(_upscale, opts, given))
     if further:
         raise UserError(f"The argument {further[0]!r} belongs to no flag; generate takes flags only.")
+    if opts["format"] == picture_files.SAME:
+        raise UserError("--format=same belongs to the task upscale; give another format.")
     if opts["interpolate"] is not None:
         for name in ("num", "seed"):
             if flag_values[name].present:
@@ -133,12 +135,14 @@ def _generate(opts: dict) -> int:
     maker = generating if opts["interpolate"] is None else interpolating
     if opts["name"] is not None:
         result_names.check_pattern(opts["name"], generating.FIELDS)
-    if opts["format"] == picture_files.SAME:
-        raise UserError("--format=same belongs to the task upscale; give another format.")
     picture_files.check_options(opts, where.single)
+    if maker is generating and where.single:
+        picture_files.check_still(where.single)
     maker.find_sizes(opts, (1, 1))
     settings = model_settings.read(opts, "generate")
     canvas = sampling.given(opts).get("canvas")
+    if canvas:
+        sizes.check_output(canvas, opts["max-output-pixels"])
     wanted = maker.find_sizes(opts, canvas or (settings.config["sampling"]["size"],) * 2)
     options = _shared_options(opts, settings)
     if maker is interpolating:

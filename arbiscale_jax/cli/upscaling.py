@@ -126,7 +126,11 @@ def _upscale_frames(work: Work, group: list[int]) -> Iterator[str]:
     """Upscales the frames of one file, and yields a sentence if they cannot be read any more."""
     [number] = group
     one, path = work.plan.inputs[number], work.plan.inputs[number].found.path
-    source = picture_files.read_frames(path, work.opts)
+    try:
+        source = picture_files.read_frames(path, work.opts)
+    except UserError as e:
+        yield str(e)
+        return
     try:
         made = _enlarged(work, number, source)
     except _Unreadable as e:

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Sequence
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from arbiscale_jax.errors import UserError
@@ -21,11 +23,27 @@ def whole(value, name: str, least: int) -> int:
 
 
 def check_latents(z, channels: int) -> np.ndarray:
-    """Returns `z` as a float32 array on the host, and raises UserError unless it is [b, h, w, channels]."""
+    """Returns `z` as a float32 array on the host, and raises UserError unless it is [b, h, w, channels] with cells."""
     z = np.asarray(z, np.float32)
-    if z.ndim != 4 or z.shape[-1] != channels:
-        raise UserError(f"Latents are [b, h, w, {channels}], got {list(z.shape)}.")
+    check_latent_shapes(channels, z)
     return z
+
+
+def check_latent_shapes(channels: int, z, c=None) -> None:
+    """Raises UserError unless z is [b, h, w, channels] with cells, and the condition c is None or of the same shape."""
+    shape = np.shape(z)
+    if len(shape) != 4 or shape[-1] != channels or 0 in shape[1:3]:
+        raise UserError(f"Latents are [b, h, w, {channels}], got {list(shape)}.")
+    if c is not None and np.shape(c) != shape:
+        raise UserError(f"The condition has the shape of the latents, {list(shape)}, got {list(np.shape(c))}.")
+
+
+def check_images(x, least: int = 1) -> jax.Array:
+    """Returns `x` as a float32 array, and raises UserError unless it is [b, H, W, 3] with sides of at least `least`."""
+    x = jnp.asarray(x, jnp.float32)
+    if x.ndim != 4 or x.shape[-1] != 3 or min(x.shape[1:3]) < least:
+        raise UserError(f"Images are float32 [b, H, W, 3] of at least {least} pixels per side, got {list(x.shape)}.")
+    return x
 
 
 def check_size(size) -> tuple[int, int]:

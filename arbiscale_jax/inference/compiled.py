@@ -51,11 +51,11 @@ def narrow_layers(networks: Networks, params: Mapping) -> set[tuple[str, ...]]:
     x, t = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.int32)
     c = z if networks.config["condition"]["enabled"] else None
     with nn.intercept_methods(intercept):
-        for part, method, given in (
-            ("first_stage", networks.posterior, (x,)),
-            ("first_stage", networks.features, (z,)),
-            ("unet", networks.eps, (z, t, c)),
+        for part, needed, method, given in (
+            ("first_stage", {"encoder"}, networks.posterior, (x,)),
+            ("first_stage", {"decoder", "liif"}, networks.features, (z,)),
+            ("unet", set(), networks.eps, (z, t, c)),
         ):
-            if part in params and (part == "unet" or "encoder" in params[part] or method is networks.features):
+            if part in params and needed <= set(params[part]):
                 jax.eval_shape(method, {**params, "scale_factor": jnp.float32(1)}, *given)
     return found

@@ -28,6 +28,7 @@ class Engine(NamedTuple):
     tile: int  # side of a rendered tile in pixels
     put: Callable[[Any], Any] = lambda x: x  # places a tree of arrays [b ...] on devices
     devices: int = 1  # over how many `put` divides a batch
+    thrift: int = 1  # divides the cells of a batch, after a device had too little memory
 
     @property
     def config(self) -> Mapping:
@@ -87,10 +88,14 @@ class Engine(NamedTuple):
           cells: latent cells of an array.
           wanted: number of arrays; the last batch is filled up. Of BATCHES, multiples of `devices` count.
         """
-        most = self.devices * max(1, CELLS_AT_ONCE.get(jax.default_backend(), 1) // cells)
+        most = self.devices * max(1, CELLS_AT_ONCE.get(jax.default_backend(), 1) // (cells * self.thrift))
         sizes = sorted({1, self.devices, *(num for num in BATCHES if num % self.devices == 0)})
         fitting = [num for num in sizes if num <= most]
         return next((num for num in fitting if num >= wanted), fitting[-1])
+
+    def thriftier(self) -> "Engine":
+        """Returns an engine of smaller batches, or this one if it computes one array at a time on each device."""
+        return self if self.at_once(1, BATCHES[-1]) <= self.devices else self._replace(thrift=8 * self.thrift)
 
     def strength(self, restore: float, num: int):
         """Returns the strength of the damage that the U-Net is told, [num], or None if it is told nothing."""

@@ -14,13 +14,14 @@ from scipy import ndimage
 
 from .rendering import Renderer
 from .sheets import to_floats
-from .tiles import View, to_integers
+from .tiles import View, fill, to_integers
 
 EVEN = 3 / 127.5  # standard deviation in a neighbourhood at which an area counts by 1 / e; the range is [-1, 1]
 NEAR, WIDE = 2, 8  # radii of the neighbourhoods in which evenness is judged and colours are fitted, in input pixels
 FLOOR = 0.1  # variance of the guide from which on a gain is trusted, so that offsets alone count in even areas
 LEAST_SHARE = 0.01  # share of a neighbourhood that is even, at which the fit counts by a half
 FINER = 2  # how many times finer than the input a result is rendered to find out its colours
+ROWS = 64  # of the input that are compared at a time
 ROUNDS = 3  # of fitting, since what is clipped afterwards shifts colours again
 SMALL_SHIFT = 1.5 / 127.5  # shifts of this size are corrected by a half, smaller ones hardly, since they may be chance
 
@@ -56,8 +57,7 @@ def fit(x: np.ndarray, rendered: np.ndarray, even: np.ndarray) -> Correction | N
     variance = np.maximum(_mean(weight * guide**2, WIDE) / total - centre**2, 0)
     found = Correction(np.zeros_like(x), np.zeros_like(x))
     for _ in range(ROUNDS):
-        gain, offset = (field.repeat(FINER, 0).repeat(FINER, 1) for field in found)
-        lacking = x - _reduced(np.clip(rendered + gain * rendered + offset, -1, 1))
+        lacking = _lacking(x, rendered, found)
         target = _mean(weight * lacking, WIDE) / total
         covariance = _mean(weight * guide * lacking, WIDE) / total - centre * target
         gain = trust * covariance / (variance + FLOOR)
@@ -84,8 +84,9 @@ def find(image: np.ndarray, renderer: Renderer) -> Correction | None:
     even, size = evenness(x), (FINER * x.shape[0], FINER * x.shape[1])
     if even.mean() <= LEAST_SHARE:
         return None
-    view = View(size, (0, 0, *size), "float32", renderer.view.statistics)
-    return fit(x, np.concatenate([rows for _, rows in renderer.viewing(view).bands()]), even)
+    view, rendered = View(size, (0, 0, *size), "float32", renderer.view.statistics), np.empty((*size, 3), np.float32)
+    fill(rendered, (rows for _, rows in renderer.viewing(view).bands()))
+    return fit(x, rendered, even)
 
 
 def apply(correction: Correction | None, rows: Iterator[np.ndarray], view: View) -> Iterator[np.ndarray]:
@@ -101,6 +102,16 @@ def apply(correction: Correction | None, rows: Iterator[np.ndarray], view: View)
         x = to_floats(some)
         yield to_integers(x + gain * x + offset, some.dtype)
         top += len(some)
+
+
+def _lacking(x: np.ndarray, rendered: np.ndarray, found: Correction) -> np.ndarray:
+    """Returns what a corrected render lacks of the input, [h, w, 3]; a few rows at a time, since renders are large."""
+    out = np.empty_like(x)
+    for top in range(0, len(x), ROWS):
+        rows, finer = slice(top, top + ROWS), slice(FINER * top, FINER * (top + ROWS))
+        gain, offset = (field[rows].repeat(FINER, 0).repeat(FINER, 1) for field in found)
+        out[rows] = x[rows] - _reduced(np.clip(rendered[finer] + gain * rendered[finer] + offset, -1, 1))
+    return out
 
 
 def _reduced(x: np.ndarray) -> np.ndarray:

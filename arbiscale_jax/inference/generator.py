@@ -123,4 +123,4 @@ class Generator(LatentModel):
 
     def _size(self, size: Sequence[int] | None, sampling: GenerateOptions) -> tuple[int, int]:
         side = self.config["sampling"]["size"]
-        return check_size(size or sampling.get("canvas") or (side, side))
+        return check_size(sampling.get("canvas") or (side, side) if size is None else size)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from numbers import Real
 from typing import Unpack
 
 import jax
@@ -13,7 +14,7 @@ from arbiscale_jax import diffusion, models
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.runtime.random import seed_key
 
-from .checks import check_box, check_latents, check_memory, check_size
+from .checks import check_box, check_images, check_latent_shapes, check_latents, check_memory, check_size
 from .engine import Engine, make_engine
 from .given import Given, guidance_of
 from .options import SampleOptions, check_names, resolve
@@ -84,11 +85,7 @@ class LatentModel:
         Raises:
           UserError: if the images have another shape, or the model has no encoder.
         """
-        x = jnp.asarray(x, jnp.float32)
-        if x.ndim != 4 or x.shape[-1] != 3 or min(x.shape[1:3]) < self.factor:
-            raise UserError(
-                f"Images are float32 [b, H, W, 3] of at least {self.factor} pixels per side, got {list(x.shape)}."
-            )
+        x = check_images(x, self.factor)
         return self.engine.networks.run_posterior(self.engine.first_stage("encoder"), x)
 
     def encode(self, x: ArrayLike) -> jax.Array:
@@ -110,10 +107,10 @@ class LatentModel:
           The condition c, [b h' w' c].
 
         Raises:
-          UserError: if the model is unconditional, or has no encoder.
+          UserError: if the images have another shape, or the model is unconditional, or has no encoder.
         """
         self.engine.need_condition()
-        return self.engine.networks.run_condition(self.engine.first_stage("encoder"), jnp.asarray(lr, jnp.float32))
+        return self.engine.networks.run_condition(self.engine.first_stage("encoder"), check_images(lr))
 
     def denoise(
         self,
@@ -136,12 +133,13 @@ class LatentModel:
           The predicted noise, [b h w c].
 
         Raises:
-          UserError: if the model has no U-Net, or the condition, `restore` or the prompt does not suit it.
+          UserError: if the model has no U-Net, or z_t, the condition, `restore` or the prompt does not suit it.
         """
         options = resolve(self.config, {"restore": restore})
         z_t = jnp.asarray(z_t, jnp.float32)
         t = jnp.broadcast_to(jnp.asarray(t), z_t.shape[:1])
         params = self.engine.unet(conditioned=c is not None)
+        check_latent_shapes(self.config["first_stage"]["z_channels"], z_t, c)
         strength, label = self.engine.strength(options.restore, len(z_t)), self._labels(prompt, options, len(z_t))
         return self.engine.networks.run_eps(params, z_t, t, c, strength, label=label)
 
@@ -157,23 +155,24 @@ class LatentModel:
           The latents z_0, [b h w c].
 
         Raises:
-          UserError: if steps is outside 1 .. start T, the sampler is unknown, another option is out of range, or the
-            model knows nothing of what the prompt says.
+          UserError: if steps is outside 1 .. start T, the sampler is unknown, another option is out of range, the
+            latents or the condition have another shape, or the model knows nothing of what the prompt says.
           TypeError: if there is no such option.
         """
         check_names(sampling, SampleOptions)
-        start = sampling.get("start", 1.0)
-        if not 0 < start <= 1:
+        start = sampling.get("start")
+        start = 1.0 if start is None else start
+        if not isinstance(start, Real) or not 0 < float(start) <= 1:
             raise UserError(f"start, the share of the times that sampling visits, lies in (0, 1], got {start}.")
         options = resolve(self.config, {**sampling, "start": start})
-        z_T = jnp.asarray(z_T, jnp.float32)
+        params, z_T = self.engine.unet(conditioned=c is not None), jnp.asarray(z_T, jnp.float32)
+        check_latent_shapes(self.config["first_stage"]["z_channels"], z_T, c)
         cells = cell_names(np.arange(len(z_T)), (0, 0), z_T.shape[1:3])
         strength = self.engine.strength(options.restore, len(z_T))
         given = Given(c, strength, cells, seed_key(sampling.get("seed", 0)))
         given = given._replace(label=self._labels(sampling.get("prompt"), options, len(z_T)))
         if given.label is not None:
             given = given._replace(guidance=guidance_of(options, len(self.alpha_bar)))
-        params = self.engine.unet(conditioned=c is not None)
         return self.engine.networks.run_sample(params, z_T, given, options=options.compiled)
 
     def _labels(self, prompt, options, num: int):

@@ -36,7 +36,7 @@ def upscale_together(engine: Engine, job: Job, most: int | None = None) -> Itera
       engine: networks and weights.
       job: what is sampled; its progress is called with (done, total) after each part of the work.
       most: largest side of a window in input pixels; by default it depends on the free memory. If the device has too
-        little memory, it is halved, with a warning.
+        little memory, it is halved and batches become smaller, with a warning.
 
     Yields:
       Lists of pairs (number of the picture, latents [len(numbers), h, w, c] on the host), for the pictures that are
@@ -55,9 +55,10 @@ def upscale_together(engine: Engine, job: Job, most: int | None = None) -> Itera
                 left = [i for i in left if i not in {some[number] for number, _ in found}]
                 yield [(some[number], z) for number, z in found]
         except jax.errors.JaxRuntimeError as e:
-            if "RESOURCE_EXHAUSTED" not in str(e) or plan.most <= LEAST:
+            smaller = engine.thriftier(), plan._replace(most=min(plan.most, max(LEAST, plan.most // 2)))
+            if "RESOURCE_EXHAUSTED" not in str(e) or smaller == (engine, plan):
                 raise
-            plan = plan._replace(most=max(LEAST, plan.most // 2))
+            engine, plan = smaller
             warnings.warn(
                 f"The device has too little memory; going on in windows of at most {plan.most} pixels.", stacklevel=2
             )

@@ -11,6 +11,8 @@ from arbiscale_jax import models
 
 SHARE = 0.4  # share of the free memory that the activations of one window may take
 FALLBACK = 4 * 2**30  # bytes that are counted as free where nothing can be found out
+LASTING = 8 * 2**30  # bytes for which D's features are planned at most
+CONTROL_GROUP = Path("/sys/fs/cgroup")
 STEP = 32  # sides of windows are multiples of this many input pixels
 LEAST, MOST = 128, 1024  # input pixels: least and largest side of a window; larger ones would save little overlap
 
@@ -28,8 +30,19 @@ def free_memory() -> int:
     found = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in found:
         return found["bytes_limit"] - found.get("bytes_in_use", 0)
-    values = [_available(), _left_by_group("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current")]
+    values = [_available(), left_by_group(CONTROL_GROUP)]
     return max(0, min((value for value in values if value is not None), default=FALLBACK))
+
+
+def lasting_memory() -> int:
+    """Returns how many bytes D's features are planned for: a half of all memory, whoever uses it, and at most LASTING.
+
+    It stays the same while a machine runs, so that a window of a render is divided like the whole image.
+    """
+    whole = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+    if whole is None:
+        whole = min(physical_memory(), _number(CONTROL_GROUP / "memory.max") or physical_memory())
+    return min(LASTING, whole // 2)
 
 
 def _available() -> int | None:
@@ -40,9 +53,25 @@ def _available() -> int | None:
         return None
 
 
-def _left_by_group(limit: str, used: str) -> int | None:
+def left_by_group(folder: Path) -> int | None:
+    """Returns the bytes that a control group leaves, or None if there is no group or no limit.
+
+    The group counts the cache of files as used; what the system gives up first when memory is asked for is free.
+    """
+    limit, used = _number(folder / "memory.max"), _number(folder / "memory.current")
+    if limit is None or used is None:
+        return None
     try:
-        return int(Path(limit).read_text()) - int(Path(used).read_text())
+        lines = (folder / "memory.stat").read_text().splitlines()
+        cached = next(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+    except (OSError, StopIteration, ValueError):
+        cached = 0
+    return limit - max(0, used - cached)
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
     except (OSError, ValueError):  # no control group, or "max", which means no limit
         return None
 

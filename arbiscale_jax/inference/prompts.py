@@ -10,7 +10,7 @@ from arbiscale_jax.artifacts.vocabulary import Vocabulary
 from arbiscale_jax.errors import UserError
 from arbiscale_jax.runtime.random import whole_seed
 
-from .checks import check_size
+from .checks import check_memory, check_size
 from .engine import Engine
 from .options import Sampling, resolve
 
@@ -85,10 +85,15 @@ def make_request(engine: Engine, sampling: Mapping) -> Request:
 
 
 def check_canvas(size, factor: int) -> tuple[int, int] | None:
-    """Returns a canvas in latent cells, or raises UserError if its sides are no multiples of `factor` pixels."""
+    """Returns a canvas in latent cells.
+
+    Raises:
+      UserError: if its sides are no multiples of `factor` pixels, or its picture does not fit in memory.
+    """
     if size is None:
         return None
     height, width = check_size(size)
     if height % factor or width % factor:
         raise UserError(f"canvas has sides that are multiples of {factor} pixels, got {height} x {width}.")
+    check_memory((height, width, 3), np.float32)
     return height // factor, width // factor

@@ -12,7 +12,7 @@ from arbiscale_jax import models
 from . import frames, windows
 from .engine import Engine
 from .kept_features import Kept
-from .memory import decoding_bytes, largest_side
+from .memory import decoding_bytes, largest_side, lasting_memory
 from .shared_statistics import core, gather, shared_programs
 from .tiles import View, make_sides, to_integers
 
@@ -57,7 +57,9 @@ class Renderer:
         self.border, reach = engine.networks.border, models.decoder_reach(engine.config)
         overlap = windows.Overlap(windows.DEAD, windows.RAMP) if reach is None else windows.Overlap(reach + 2)
         if most is None:
-            most = BLOCK if reach is not None else largest_side(decoding_bytes(engine.config), most=max(z.shape[:2]))
+            most = BLOCK
+            if reach is None:
+                most = largest_side(decoding_bytes(engine.config), lasting_memory(), most=max(z.shape[:2]))
         most += 2 * self.border
         self.sides = make_sides(engine.config, z.shape[:2], view.size, engine.tile)
         self.rows, self.cols = (windows.cut(n + 2 * self.border, most, overlap) for n in z.shape[:2])

@@ -164,6 +164,7 @@ def _for_first_stage(config, workdir, source, first, say):
         say(f"Taking the encoder of {first}.")
         encoder = take(first, take(first, read_weights(first), "first_stage")["first_stage"], "encoder")
         given = merge(given, {"first_stage": encoder})
+    take(first or source, given["first_stage"], "encoder")
     return given
 
 

@@ -1,1 +1,1 @@
-"""Serves the page and the HTTP API: upscaling, generating, and zooming into one latent without end."""
+"""Serves the page and the HTTP API: upscaling, generating, and zooming into one latent."""
