@@ -477,6 +477,28 @@ def test_init_from_takes_an_exported_folder_with_its_own_first_stage(chain, tmp_
     assert leaves_equal(given["unet"], storage.restore_params(run)["unet"])
 
 
+def test_noise_on_latents_is_of_the_strength_that_is_asked_for():
+    keys, z = jax.random.split(jax.random.key(0), 400), 3 * jax.random.normal(jax.random.key(1), (400, 4, 4, 2))
+    noisy = first_stage_module.add_noise(keys, z, 0.5)
+    strength = jnp.std(noisy - z, axis=(1, 2, 3)) / 3  # uniform from 0 to 0.5
+    assert abs(jnp.mean(strength) - 0.25) < 0.02 and jnp.min(strength) < 0.03 and 0.4 < jnp.max(strength) < 0.7
+    np.testing.assert_array_equal(first_stage_module.add_noise(keys[:3], z[:3], 0.0), z[:3])
+    half = first_stage_module.add_noise(keys[:1], z, 0.5)[0] - z[0]  # example 0 has its own noise in any batch
+    np.testing.assert_allclose(half, noisy[0] - z[0], atol=1e-5)
+
+
+def test_a_decoder_learns_from_noisy_latents(chain):
+    losses = {}
+    batch = first_batch(tiny("first_stage").data, 0, 2)
+    for noise in (0.0, 2.0):
+        net = build_stage(tiny("first_stage", **{"loss.latent_noise": noise}))
+        params, frozen = start.split(storage.read_weights(chain[0] / "x_first_stage"), net.trained)
+        losses[noise] = float(net.loss_fn(params, frozen, batch, jax.random.key(0))[0])
+        clean = net.eval_fn(params, frozen, batch, jax.random.key(0))[0]["loss"]  # validation sees no noise
+        losses[f"eval {noise}"] = float(clean)
+    assert losses[0.0] != losses[2.0] and losses["eval 0.0"] == losses["eval 2.0"]
+
+
 def test_a_frozen_encoder_is_given_and_not_trained(chain, monkeypatch, tmp_path):
     config = tiny("first_stage", first_stage=str(chain[0] / "x_first_stage"), **{"loss.freeze_encoder": True})
     given = start.given_weights(config.to_dict(), chain[0] / "y_first_stage", print)

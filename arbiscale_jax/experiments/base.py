@@ -166,6 +166,7 @@ def get_base_config() -> ml_collections.ConfigDict:
                 kl_weight=1e-6,  # first stage with double_z: weight of the KL divergence
                 coarse_weight=0.0,  # first stage and align: weight of L1 on means of 4 x 4 pixels; 0 means none
                 spectrum_weight=0.0,  # first stage and align: weight of the difference of log power spectra; 0: none
+                latent_noise=0.0,  # first stage: D sees latents with noise of up to so many of their deviations
                 freeze_encoder=False,  # first stage: whether to train only D and f_theta, on a given E
                 lpips_weight=0.0,  # first stage: weight of LPIPS on the rendered window; 0 means none
                 lpips_net="vgg",  # first stage and align: alex, vgg or alex+vgg (the mean of both)

@@ -3,6 +3,9 @@
 The loss is L1, with coarse colours, the spectrum, LPIPS and a discriminator if their weights are not 0. With double_z
 the latent is a posterior sample, and the KL divergence to N(0, 1) is added. As in the LDM auto-encoders, L1 and KL are
 sums per image divided by the number of values of the image, so that their weights mean the same here.
+
+With loss.latent_noise, D also sees latents with noise, of a strength that is drawn for each example. It then makes even
+surfaces of latents that were sampled, which are never as clean as those of pictures.
 """
 
 import jax
@@ -21,6 +24,22 @@ def kl_to_standard_normal(mean, log_var):
     return 0.5 * jnp.sum(jnp.square(mean) + jnp.exp(log_var) - 1 - log_var, axis=(1, 2, 3))
 
 
+def add_noise(keys, z, most: float):
+    """Adds normal noise to latents, whose standard deviation is drawn per example between 0 and `most` times theirs.
+
+    Args:
+      keys: one key per example, [b].
+      z: latents, [b h w c]; their own standard deviation is that of the batch.
+      most: the largest share of it, at least 0.
+
+    Returns:
+      The noisy latents.
+    """
+    deviation = jax.lax.stop_gradient(jnp.std(z))
+    strength = jax.vmap(lambda key: jax.random.uniform(fold_name(key, "strength"), (1, 1, 1)))(keys)  # b 1 1 1
+    return z + most * deviation * strength * s.normal(keys, z.shape[1:])
+
+
 def make_stage(config) -> s.Stage:
     """Builds stage 1; with loss.freeze_encoder only D and f_theta are trained.
 
@@ -30,7 +49,7 @@ def make_stage(config) -> s.Stage:
     s.check_sizes(config)
     dtype, loss, size = s.compute_dtype(config), config.loss, config.data.image_size
     net = models.build_first_stage(config.model, dtype, config.train.remat)
-    s.check_least(config, {"loss.kl_weight": 0})
+    s.check_least(config, {"loss.kl_weight": 0, "loss.latent_noise": 0})
     appearance, finer = make_appearance(config, loss.lpips_weight), s.finer_factors(config)
     critic = make_critic(config, "loss.disc_weight", s.smallest_window(config))
     last = f"kernel_{len(config.model.liif.hidden)}"  # the layer of f_theta's MLP that gives RGB
@@ -49,6 +68,8 @@ def make_stage(config) -> s.Stage:
         weights, x = s.first_stage_params(params, frozen), batch["target"]
         mean, log_var = net.apply({"params": weights}, batch["image"], method="posterior")
         z = s.draw_latent(s.example_keys(fold_name(key, "z_0"), batch), mean, log_var)
+        if loss.latent_noise:
+            z = add_noise(s.example_keys(fold_name(key, "latent_noise"), batch), z, loss.latent_noise)
         features = net.apply({"params": weights}, z, method="features")
         x_hat, key_look = s.render_features(net, weights, features, batch, finer), fold_name(key, "look")
 
