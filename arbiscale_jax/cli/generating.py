@@ -62,7 +62,7 @@ def decide(opts: dict, where: Destination, results: list[list[Result]], journal:
         picture_files.check_result(where.folder / one.name, one.entry.size, opts)
     actions = destination.decide(where, flat, journal, opts)
     left = [one.entry for one, action in zip(flat, actions, strict=True) if action == MAKE]
-    files.check_output_folder(where.folder, sum(3 * one.size[0] * one.size[1] * (one.frames or 1) for one in left))
+    files.check_output_folder(where.folder, sum(3 * one.size[0] * one.size[1] * one.frames for one in left))
     return actions
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from arbiscale_jax import data, models
 from arbiscale_jax.artifacts import storage
 from arbiscale_jax.artifacts.model_fields import check_model
+from arbiscale_jax.artifacts.vocabulary import Vocabulary, vocabulary_of
 from arbiscale_jax.data.config_sources import train_source
 from arbiscale_jax.errors import UserError
 
@@ -32,12 +33,12 @@ def with_labels(config, workdir: Path):
     """
     if "unet" not in config.model:
         return config
-    known = models.complete(config.model)["unet"]["labels"]
+    known = vocabulary_of(models.complete(config.model))
     if not config.data.labels:
-        if known["styles"] or known["words"]:
+        if known:
             raise UserError("model.unet.labels lists labels, but data.labels is empty; set data.labels=names.")
         return config
-    if config.stage not in _STAGES or known["styles"] or known["words"]:
+    if config.stage not in _STAGES or known:
         return config
     if config.model.condition.enabled or config.model.unet.architecture != "adm":
         raise UserError(
@@ -45,20 +46,19 @@ def with_labels(config, workdir: Path):
             "unset data.labels."
         )
     source = _origin(config, workdir)
-    labels = {} if source is None else _labels_of(source)
-    if not (labels.get("styles") or labels.get("words")):
-        made = data.make_vocabulary(train_source(config.data, most_bytes=0), config.data.label_words)
-        labels = made._asdict()
+    known = _known_to(source) if source else None
+    if known is None:
+        known = data.make_vocabulary(train_source(config.data, most_bytes=0), config.data.label_words)
     filled = config.copy_and_resolve_references().unlock()
     with filled.ignore_type():
-        filled.model.unet.labels.update({name: _plain(value) for name, value in labels.items()})
+        filled.model.unet.labels.update({name: _plain(value) for name, value in known._asdict().items()})
     return filled.lock()
 
 
-def _labels_of(source: Path) -> dict:
-    """Returns the labels of the U-Net of the run or model at `source`, or {} if it has no U-Net."""
+def _known_to(source: Path) -> Vocabulary | None:
+    """Returns what the U-Net of the run or model at `source` knows of names, or None if it knows nothing."""
     found = check_model(storage.read_config(source), source / storage.CONFIG)
-    return found["unet"]["labels"] if "unet" in found else {}
+    return vocabulary_of(found) if "unet" in found else None
 
 
 def _plain(value):

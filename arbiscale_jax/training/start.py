@@ -19,6 +19,7 @@ from arbiscale_jax.artifacts.storage import (
     read_weights,
     unflatten,
 )
+from arbiscale_jax.artifacts.vocabulary import vocabulary_of
 from arbiscale_jax.errors import MissingPredecessor, UserError
 
 from .history import differences
@@ -42,8 +43,8 @@ def check_fields(path: Path, config, fields) -> None:
     """Raises UserError if the model at `path` has other values in these parts of `model`, or a damaged config.json."""
     other = check_model(read_config(path), path / CONFIG)
 
-    unlabelled = not any(other.get("unet", {}).get("labels", {}).get(name) for name in ("styles", "words"))
-    free = {"dropout", "labels"} if unlabelled else {"dropout"}  # a U-Net without labels may learn some
+    labelled = "unet" in other and vocabulary_of(other)
+    free = {"dropout"} if labelled else {"dropout", "labels"}  # a U-Net without labels may learn some
 
     def networks(section):  # the details of a condition that is off do not matter
         if section.get("enabled") is False:
@@ -213,9 +214,9 @@ def start_weights(stage: Stage, given: dict, key, batch) -> tuple[dict, dict]:
     scale = {k: v for k, v in given.items() if k == "scale_factor"}
     given = {k: v for k, v in given.items() if k != "scale_factor"}
     shapes = jax.eval_shape(stage.init, key, batch)
-    known, (embedding, others) = flatten(given), split(shapes, LABELS)
-    needed = shapes if any(key in known for key in flatten(embedding)) else others
+    needed = shapes if split(given, LABELS)[0] else split(shapes, LABELS)[1]
     check_fit(given, needed, "The given model", "this config", "use the config that the given model was trained with")
+    known = flatten(given)
 
     def make(key, batch):
         return {k: v for k, v in flatten(stage.init(key, batch)).items() if k not in known}
